@@ -10,7 +10,7 @@ from layerpipe2.lab.judging.statistics import holm
 from paper_figures.field.page import FIELD, JOINED, SETUPS, between, bootstrapped, field, label, two_sided, with_rows
 from paper_figures.field.tables import interval
 from paper_figures.records import Records
-from paper_figures.text import listed, network_label
+from paper_figures.text import listed, network_label, span
 
 _LEVEL = 0.05
 
@@ -88,20 +88,18 @@ field.table("without_stash", shown=without_stash_for_readers)(lambda without_sta
 
 @field.value
 def joined_answer(without_stash: pd.DataFrame) -> str:
-    """Which joined rows are shown to be above exact stashing, with how few copies; empty without runs."""
+    """The joined rows that are shown to gain over exact stashing, and in how many cells; empty without runs."""
     if not len(without_stash):
         return ""
-    better = without_stash[
-        (without_stash["p"] < _LEVEL) & (without_stash["gain"] > 0) & (without_stash["diverged"] == 0)
-    ]
-    said = [
-        f"{label(str(r.row))} in the {network_label(str(r.network))} with {r.setup} ({r.gain:+.1f} points, "
-        f"{r.copies:.1f} copies)"
-        for r in better.sort_values(["setup", "network", "copies"]).itertuples()
-    ]
-    cells = without_stash.groupby(["setup", "network"]).ngroups
-    return (
-        f"Shown to be above exact stashing without a stash: {listed(said)}."
-        if said
-        else f"None of them is shown to be above exact stashing in any of {cells} cells."
+    table = without_stash.assign(
+        better=(without_stash["p"] < _LEVEL) & (without_stash["gain"] > 0) & (without_stash["diverged"] == 0)
     )
+    said = [_shown(str(row), own) for row, own in table.groupby("row", sort=False) if own["better"].any()]
+    return listed(said) or f"none in {len(table)} comparisons"
+
+
+def _shown(row: str, own: pd.DataFrame) -> str:
+    better = own[own["better"]]
+    gains = span(better["gain"], lambda points: f"{points:+.1f}")
+    copies = span(better["copies"], lambda number: f"{number:.1f}")
+    return f"{label(row)} in {len(better)} of {len(own)} cells ({gains} points, {copies} copies)"

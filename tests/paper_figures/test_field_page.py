@@ -175,7 +175,8 @@ def test_rows_that_do_without_a_stash_stand_beside_the_same_with_one(tmp_path):
         assert (row.gain, row.own) == (pytest.approx(8, abs=1), pytest.approx(-2, abs=1))
         assert row.own_low < row.own < row.own_high
         assert row.p < 1e-4
-    assert data["joined_answer"].count("error feedback + EMA span in the ") == 2
+    said = r"error feedback \+ EMA span in 2 of 2 cells \(\+\d\.\d to \+\d\.\d points, 1\.0 copies\)"
+    assert re.fullmatch(said, data["joined_answer"]), data["joined_answer"]
     assert "field-joined-momentum" not in data["found"]
     assert not data["outcomes"]["row"].str.contains("+", regex=False).any()
 
