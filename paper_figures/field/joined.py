@@ -95,7 +95,7 @@ def joined_answer(without_stash: pd.DataFrame) -> str:
         better=(without_stash["p"] < _LEVEL) & (without_stash["gain"] > 0) & (without_stash["diverged"] == 0)
     )
     said = [_shown(str(row), own) for row, own in table.groupby("row", sort=False) if own["better"].any()]
-    return listed(said) or f"none in {len(table)} comparisons"
+    return listed(said) if said else f"none in {len(table)} comparisons"
 
 
 def _shown(row: str, own: pd.DataFrame) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from paper_figures.field.joined import joined_answer
 from paper_figures.field.language import language_answer, losses
 from paper_figures.field.page import defined, load, row_name, setup_of
 from paper_figures.field.updates import updates_to
@@ -177,6 +178,7 @@ def test_rows_that_do_without_a_stash_stand_beside_the_same_with_one(tmp_path):
         assert row.p < 1e-4
     said = r"error feedback \+ EMA span in 2 of 2 cells \(\+\d\.\d to \+\d\.\d points, 1\.0 copies\)"
     assert re.fullmatch(said, data["joined_answer"]), data["joined_answer"]
+    assert joined_answer(table.assign(diverged=1)) == "none in 2 comparisons"
     assert "field-joined-momentum" not in data["found"]
     assert not data["outcomes"]["row"].str.contains("+", regex=False).any()
 
