@@ -16,6 +16,7 @@ from experiments.field.prediction import SpecTrain
 from layerpipe2 import Delays, UserError, make_strategy
 from layerpipe2.engine.step import PipelineEngine
 from layerpipe2.strategies import ErrorFeedback, chain
+from layerpipe2.strategies.names import _joined
 from tests.experiments.field import papers
 from tests.reference import run_clocked
 from tests.test_reference import OPTIMIZERS, problem
@@ -83,3 +84,30 @@ def test_memory_of_a_chain_is_that_of_its_links():
     chains = chain(ErrorFeedback(), make_strategy("ema-span")), chain(*three[:2], make_strategy("latest"))
     copies = [strategy.copies(5) for strategy in (*three, *chains)]
     assert copies == [6, 6, 6, 2, 7]
+
+
+def test_a_name_with_a_plus_is_the_chain_of_its_parts():
+    row, made = _joined("feedback+ema-span"), make_strategy("feedback+ema-span")
+    assert (row.label, row.family, made.name) == ("error feedback + EMA span", "field", "feedback+ema-span")
+    links = [make_strategy(part) for part in ("feedback", "ema-span")]
+    assert [repr(link) for link in row.make().links] == [repr(link) for link in links]
+    assert (row.make().copies(8), made.copies(8), links[0].copies(8)) == (2.0, 2.0, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "stash+latest",
+            "strategy 'stash.latest' joins no mitigation with a history; give both, as in feedback.ema-span",
+        ),
+        ("feedback+sequential", "joins no mitigation"),
+        ("feedback+ema-span-warm", "joins no mitigation"),
+        ("ema-span+feedback", "ema-span and feedback can't be chained so: .*; swap them"),
+        ("feedback+", "unknown strategy ''"),
+        ("feedback+nothing", "unknown strategy 'nothing'"),
+    ],
+)
+def test_names_that_join_nothing_are_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        _joined(name).make()

@@ -159,8 +159,8 @@ _ROWS = (
 )
 
 STRATEGIES: dict[str, NamedStrategy] = {row.name: row for row in _ROWS}
-"""Name -> row. Further names that :func:`find_strategy` knows: any number as in ``ema-0.95`` and ``pair-0.5``, and
-every average with ``-raw`` behind it."""
+"""Name -> row. Further names that :func:`find_strategy` knows: any number as in ``ema-0.95`` and ``pair-0.5``, every
+average with ``-raw`` behind it, and a mitigation with a history behind ``+`` as in ``feedback+ema-span``."""
 
 FURTHER: list[Callable[[str], NamedStrategy | None]] = []
 """Other tables, which whoever imports them adds: asked for names that aren't in this one, they know a row or none."""
@@ -185,6 +185,8 @@ def find_strategy(name: str) -> NamedStrategy:
     for row in (find(name) for find in FURTHER):
         if row is not None:
             return row
+    if "+" in name:
+        return _joined(name)
     base, _, last = name.rpartition("-")
     if last == "warm":
         return _warm(name, find_strategy(base))
@@ -198,6 +200,20 @@ def find_strategy(name: str) -> NamedStrategy:
     if not 0 < value < 1 and not (zero and value == 0):
         raise UserError(f"strategy '{name}' has {what} {text}; give a {what} between 0 and 1, as in {kind}-0.9")
     return make_row(text)
+
+
+def _joined(name: str) -> NamedStrategy:
+    """A mitigation and what else acts on the same weights, as in ``feedback+ema-span``."""
+    rows = [find_strategy(part) for part in name.split("+")]
+    if not any(row.family == "field" for row in rows) or any(row.warm or row.family == "sequential" for row in rows):
+        raise UserError(f"strategy '{name}' joins no mitigation with a history; give both, as in feedback+ema-span")
+    label = " + ".join(row.label for row in rows)
+    return NamedStrategy(name, label, "; ".join(row.description for row in rows), "field", partial(_chained, rows))
+
+
+def _chained(rows: Iterable[NamedStrategy]) -> Strategy:
+    chain: Callable[..., Strategy] = import_module("layerpipe2.strategies.chained").chain
+    return chain(*(make_strategy(row.name) for row in rows))
 
 
 def make_strategy(name: str) -> Strategy:
