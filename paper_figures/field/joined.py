@@ -7,33 +7,55 @@ import pandas as pd
 
 from layerpipe2.lab.judging.designs import SEQUENTIAL, STASH
 from layerpipe2.lab.judging.statistics import holm
-from paper_figures.field.page import FIELD, JOINED, SETUPS, between, bootstrapped, field, label, two_sided, with_rows
+from paper_figures.field.page import (
+    FIELD,
+    JOINED,
+    SETUPS,
+    between,
+    bootstrapped,
+    checked,
+    field,
+    gains,
+    label,
+    least_gain,
+    two_sided,
+    with_check,
+    with_rows,
+)
 from paper_figures.field.tables import interval
 from paper_figures.records import Records
-from paper_figures.text import listed, network_label, span
+from paper_figures.text import network_label, span
 
 _LEVEL = 0.05
+_DIFFERENCES = ("cost", "gain", "own", "bare")
 
 
 @field.value
-def without_stash(joined: Mapping[str, Records], found: Mapping[str, Records]) -> pd.DataFrame:
+def without_stash(
+    joined: Mapping[str, Records], found: Mapping[str, Records], checks: Mapping[str, Records], final: pd.DataFrame
+) -> pd.DataFrame:
     """A row per optimizer, network and mitigation that is joined with a history of fewer copies.
 
     Returns:
         Columns setup, network, row, n (pairs with stash), diverged, cost (sequential minus row, points), gain (row
-        minus stash), own (row minus the same mitigation with a stash), each with its ``_low`` and ``_high``, p (of the
-        gain, Holm-adjusted within an optimizer), copies and saved (copies fewer than with a stash).
+        minus stash), own (row minus the same mitigation with a stash), bare (row minus its history alone), each with
+        its ``_low`` and ``_high``; p of the gain, Holm-adjusted over these rows and all others of the optimizer; check
+        and check_low as those of the outcomes; copies and saved (copies fewer than with a stash).
     """
-    rows = [one for name, records in joined.items() for one in _rows(name, records, found)]
-    ends = [f"{name}{end}" for name in ("cost", "gain", "own") for end in ("", "_low", "_high")]
-    columns = ["setup", "network", "row", "n", "diverged", *ends, "p", "copies", "saved"]
+    rows = [one for name, records in joined.items() for one in _rows(name, records, found, checks)]
+    ends = [f"{name}{end}" for name in _DIFFERENCES for end in ("", "_low", "_high")]
+    columns = ["setup", "network", "row", "n", "diverged", *ends, "p", "check", "check_low", "copies", "saved"]
     table = pd.DataFrame(rows, columns=columns)
-    for _, family in table.groupby("setup"):
-        table.loc[family.index, "p"] = holm(family["p"].to_numpy(dtype=float))
+    for setup, own in table.groupby("setup"):
+        others = final[final["setup"] == setup]["raw_p"].dropna()
+        family = holm(np.concatenate([own["p"].to_numpy(dtype=float), others.to_numpy(dtype=float)]))
+        table.loc[own.index, "p"] = family[: len(own)]
     return table
 
 
-def _rows(name: str, records: Records, found: Mapping[str, Records]) -> list[dict[str, object]]:
+def _rows(
+    name: str, records: Records, found: Mapping[str, Records], checks: Mapping[str, Records]
+) -> list[dict[str, object]]:
     """Those of one optimizer; the mitigations with a stash have the same seeds, in the experiment that is named so."""
     stem = name.removeprefix(JOINED)
     new = with_rows(records.runs)
@@ -44,17 +66,16 @@ def _rows(name: str, records: Records, found: Mapping[str, Records]) -> list[dic
     for network, runs in every.groupby("network", sort=False):
         copies = runs.groupby("row")["history_copies"].first()
         for row in names:
-            plain = row.partition("+")[0]
-            differences = {
-                "cost": -between(runs, row, SEQUENTIAL),
-                "gain": between(runs, row, STASH),
-                "own": between(runs, row, plain),
-            }
+            plain, _, history = row.partition("+")
+            others = (SEQUENTIAL, STASH, plain, history)
+            differences = {key: between(runs, row, other) for key, other in zip(_DIFFERENCES, others, strict=True)}
+            differences["cost"] = -differences["cost"]
             gain = differences["gain"]
             lost = int((runs[runs["row"] == row]["status"] == "diverged").sum())
             made: dict[str, object] = {"setup": SETUPS[stem], "network": network, "row": row, "n": len(gain)}
             made |= {"diverged": lost, "copies": copies[row], "saved": copies.get(plain, np.nan) - copies[row]}
             made |= {"p": two_sided(gain) if len(gain) > 1 else np.nan}
+            made |= checked(with_check(runs, checks.get(FIELD + stem)), row)
             for key, values in differences.items():
                 low, high = bootstrapped(values)
                 mean = values.mean() if len(values) else np.nan
@@ -73,6 +94,7 @@ def without_stash_for_readers(table: pd.DataFrame) -> pd.DataFrame:
             "minus sequential": interval(-r.cost, -r.cost_high, -r.cost_low),
             "minus stash": interval(r.gain, r.gain_low, r.gain_high),
             "minus the same with a stash": interval(r.own, r.own_low, r.own_high),
+            "minus the history alone": interval(r.bare, r.bare_low, r.bare_high),
             "p": "–" if pd.isna(r.p) else f"{r.p:.2g}",
             "n": str(r.n),
             "diverged": str(r.diverged),
@@ -88,18 +110,27 @@ field.table("without_stash", shown=without_stash_for_readers)(lambda without_sta
 
 @field.value
 def joined_answer(without_stash: pd.DataFrame) -> str:
-    """The joined rows that are shown to gain over exact stashing, and in how many cells; empty without runs."""
+    """In how many cells each joined row is shown to gain over exact stashing, or to lose; empty without runs."""
     if not len(without_stash):
         return ""
     table = without_stash.assign(
-        better=(without_stash["p"] < _LEVEL) & (without_stash["gain"] > 0) & (without_stash["diverged"] == 0)
+        better=gains(without_stash),
+        worse=(without_stash["p"] < _LEVEL) & (without_stash["gain"] < 0) | (without_stash["diverged"] > 0),
+        points=least_gain(without_stash),
     )
-    said = [_shown(str(row), own) for row, own in table.groupby("row", sort=False) if own["better"].any()]
-    return listed(said) if said else f"none in {len(table)} comparisons"
+    groups = [(str(row), own) for row, own in table.groupby("row", sort=False)]
+    said = [_shown(row, own) for row, own in groups if (own["better"] | own["worse"]).any()]
+    return "; ".join(said) if said else f"none in {len(table)} comparisons"
 
 
 def _shown(row: str, own: pd.DataFrame) -> str:
-    better = own[own["better"]]
-    gains = span(better["gain"], lambda points: f"{points:+.1f}")
-    copies = span(better["copies"], lambda number: f"{number:.1f}")
-    return f"{label(row)} in {len(better)} of {len(own)} cells ({gains} points, {copies} copies)"
+    parts = [
+        f"{word} in {len(some)} of {len(own)} cells"
+        + (f" ({span(some['points'], _points)} points)" if len(some) else "")
+        for word, some in (("gains", own[own["better"]]), ("loses", own[own["worse"]]))
+    ]
+    return f"{label(row)} ({span(own['copies'], lambda number: f'{number:.1f}')} copies) {', '.join(parts)}"
+
+
+def _points(value: float) -> str:
+    return f"{value:+.1f}"

@@ -23,6 +23,8 @@ FIELD = "field-"
 """What the names of its experiments begin with."""
 JOINED = f"{FIELD}joined-"
 """What the names of the experiments begin with in which rows do without a stash."""
+RATE = f"{FIELD}rate-"
+"""What the names of checks begin with: exact stashing at the rate of the rows, where its own search chose badly."""
 LANGUAGE = "evidence-nanogpt-3"
 """The experiment with the best rows of the front in a language model."""
 BASELINES = (STASH, "latest", "ema-span", "pair")
@@ -42,6 +44,7 @@ _LEVEL = 0.05
 _DRAWS = 10_000
 _TRIALS = TableForm(["network", "strategy", "seed", "status", "lr", "val_accuracy"], optional=["val_accuracy"])
 CELL = ["law", "setup", "network"]
+CHECK = "stash at the rows' rate"
 
 
 @field.records
@@ -57,9 +60,10 @@ def load(results: Path) -> dict[str, Any]:
         path.parent.name: read_table(path, _TRIALS, remedy) for path in sorted(folder.glob(f"{FIELD}*/tuning.csv"))
     }
     joined = {name: found.pop(name) for name in list(found) if name.startswith(JOINED)}
-    trials = {name: one for name, one in trials.items() if not name.startswith(JOINED)}
+    checks = {FIELD + name.removeprefix(RATE): found.pop(name) for name in list(found) if name.startswith(RATE)}
+    trials = {name: one for name, one in trials.items() if not name.startswith((JOINED, RATE))}
     language = folder / LANGUAGE / "tables"
-    more = {"joined": joined, "language": training.load(language) if language.is_dir() else None}
+    more = {"joined": joined, "checks": checks, "language": training.load(language) if language.is_dir() else None}
     return {"found": found, "trials": trials} | more
 
 
@@ -116,17 +120,20 @@ def between(runs: pd.DataFrame, row: str, other: str) -> Floats:
 
 
 @field.value
-def outcomes(found: Mapping[str, Records], trials: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def outcomes(
+    found: Mapping[str, Records], trials: Mapping[str, pd.DataFrame], checks: Mapping[str, Records]
+) -> pd.DataFrame:
     """A row per mitigation, network, law and optimizer.
 
     Those with final runs have test accuracies; the others validation accuracies of the search, with ``final`` false.
 
     Returns:
         Columns law, setup, network, row, strategy (with its number), final, n (pairs), diverged, runs, cost (sequential
-        minus row, points), low, high (its interval), gain (row minus stash), gain_low, gain_high, p (adjusted), copies,
+        minus row, points), low, high (its interval), gain (row minus stash), gain_low, gain_high, p (adjusted), raw_p,
+        check, check_low (row minus stash at the rate of a check, and the lower end; absent without one), copies,
         operations (:mod:`experiments.field.operations`).
     """
-    rows = [one for name in trials for one in _of_one(name, found.get(name), trials[name])]
+    rows = [one for name in trials for one in _of_one(name, found.get(name), trials[name], checks.get(name))]
     table = pd.DataFrame(
         rows,
         columns=[
@@ -144,6 +151,9 @@ def outcomes(found: Mapping[str, Records], trials: Mapping[str, pd.DataFrame]) -
             "gain_low",
             "gain_high",
             "p",
+            "raw_p",
+            "check",
+            "check_low",
             "copies",
             "operations",
         ],
@@ -157,14 +167,14 @@ def outcomes(found: Mapping[str, Records], trials: Mapping[str, pd.DataFrame]) -
     return table
 
 
-def _of_one(name: str, records: Records | None, trials: pd.DataFrame) -> list[dict[str, Any]]:
+def _of_one(name: str, records: Records | None, trials: pd.DataFrame, check: Records | None) -> list[dict[str, Any]]:
     law, setup = setup_of(name)
     done = pd.DataFrame(columns=["network", "row"]) if records is None else with_rows(records.runs)
     found = []
     for network, mine in with_rows(trials).groupby("network", sort=False):
-        runs = done[done["network"] == network]
+        runs = with_check(done[done["network"] == network], check)
         for row in dict.fromkeys(mine["row"]):
-            if row != SEQUENTIAL:
+            if row not in (SEQUENTIAL, CHECK):
                 final = row in set(runs["row"])
                 values = _final(runs, row) if final else _searched(mine, row)
                 values["operations"] = operations(
@@ -179,14 +189,44 @@ def _final(runs: pd.DataFrame, row: str) -> dict[str, Any]:
     cost, gain = -between(runs, row, SEQUENTIAL), between(runs, row, STASH)
     low, high = bootstrapped(cost)
     gain_low, gain_high = bootstrapped(gain)
+    p = two_sided(gain) if row != STASH and len(gain) > 1 else math.nan
     return {
         "strategy": own["strategy"].iloc[0],
         **{"n": len(cost), "diverged": int((own["status"] == "diverged").sum()), "runs": len(own)},
         **{"cost": cost.mean() if len(cost) else math.nan, "low": low, "high": high},
         **{"gain": gain.mean() if len(gain) else math.nan, "gain_low": gain_low, "gain_high": gain_high},
-        "p": two_sided(gain) if row != STASH and len(gain) > 1 else math.nan,
+        **{"p": p, "raw_p": p} | checked(runs, row),
         "copies": own["history_copies"].iloc[0],
     }
+
+
+def with_check(runs: pd.DataFrame, check: Records | None) -> pd.DataFrame:
+    """The runs of a network with those of exact stashing at the rate of a check, as row :data:`CHECK`."""
+    if check is None or runs.empty:
+        return runs
+    stash = check.runs[(check.runs["strategy"] == STASH) & check.runs["network"].isin(runs["network"])]
+    return pd.concat([runs, stash.assign(row=CHECK)])
+
+
+def checked(runs: pd.DataFrame, row: str) -> dict[str, float]:
+    """``check`` and ``check_low``: row minus stash at the rate of a check; absent without one."""
+    gain = between(runs, row, CHECK)
+    return (
+        {"check": gain.mean(), "check_low": bootstrapped(gain)[0]}
+        if len(gain)
+        else dict.fromkeys(("check", "check_low"), math.nan)
+    )
+
+
+def gains(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows are shown to be above exact stashing, at the rate of a check as well, and never diverged."""
+    above = (table["p"] < _LEVEL) & (table["gain"] > 0) & (table["diverged"] == 0)
+    return above & ~(table["check_low"] <= 0)
+
+
+def least_gain(table: pd.DataFrame) -> pd.Series:
+    """What rows gain over exact stashing, or over that at the rate of a check where this is less, in points."""
+    return table[["gain", "check"]].min(axis=1)
 
 
 def _searched(trials: pd.DataFrame, row: str) -> dict[str, Any]:
@@ -196,7 +236,8 @@ def _searched(trials: pd.DataFrame, row: str) -> dict[str, Any]:
     lost = int((mine["status"] == "diverged").sum())
     return {
         "strategy": own["strategy"].iloc[0] if len(own) else row,
-        **{"n": len(own), "diverged": lost, "runs": len(mine), "p": math.nan, "copies": math.nan},
+        **{"n": len(own), "diverged": lost, "runs": len(mine), "copies": math.nan},
+        **dict.fromkeys(("p", "raw_p", "check", "check_low"), math.nan),
         "cost": 100 * (alone["val_accuracy"].mean() - own["val_accuracy"].mean()),
         "gain": 100 * (own["val_accuracy"].mean() - stash["val_accuracy"].mean()),
     }

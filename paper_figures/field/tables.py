@@ -96,7 +96,7 @@ def papers(final: pd.DataFrame, found: dict[str, Records]) -> pd.DataFrame:
     """Each row against what its paper starts from: the latest weights where it has no stash, else the stash."""
     rows = []
     for row in [name for name in dict.fromkeys(final["row"]) if name in ROWS and name != "paci"]:
-        other = ROWS[row].backward or STASH
+        other = LATEST if ROWS[row].touches == "inconsistency" else ROWS[row].backward or STASH
         mine = final[final["row"] == row]
         shown = [_beside(found, name, row, other) for name in found]
         low = [one for some in shown for one in some]

@@ -10,7 +10,7 @@ import pytest
 
 from paper_figures.field.joined import joined_answer
 from paper_figures.field.language import language_answer, losses
-from paper_figures.field.page import defined, load, row_name, setup_of
+from paper_figures.field.page import defined, gains, least_gain, load, row_name, setup_of
 from paper_figures.field.updates import updates_to
 from paper_figures.page import PAGES
 from paper_figures.style import save
@@ -176,11 +176,25 @@ def test_rows_that_do_without_a_stash_stand_beside_the_same_with_one(tmp_path):
         assert (row.gain, row.own) == (pytest.approx(8, abs=1), pytest.approx(-2, abs=1))
         assert row.own_low < row.own < row.own_high
         assert row.p < 1e-4
-    said = r"error feedback \+ EMA span in 2 of 2 cells \(\+\d\.\d to \+\d\.\d points, 1\.0 copies\)"
-    assert re.fullmatch(said, data["joined_answer"]), data["joined_answer"]
-    assert joined_answer(table.assign(diverged=1)) == "none in 2 comparisons"
+    said = r"error feedback \+ EMA span \(1\.0 copies\) gains in 2 of 2 cells \(\+8\.\d to \+8\.\d points\), loses in 0"
+    assert re.match(said, data["joined_answer"]), data["joined_answer"]
+    assert joined_answer(table.assign(check_low=-0.1)) == "none in 2 comparisons"
+    assert "gains in 0 of 2 cells, loses in 2" in joined_answer(table.assign(diverged=1))
     assert "field-joined-momentum" not in data["found"]
     assert not data["outcomes"]["row"].str.contains("+", regex=False).any()
+
+
+def test_a_gain_that_a_check_of_stash_takes_away_is_not_shown(tmp_path):
+    made_field.write(tmp_path)
+    made_field.write(tmp_path, "field-rate-momentum", gains={"stash": 0.41})
+    data = FIELD.data(load(tmp_path))
+    feedback = data["final"][data["final"]["row"] == "feedback"]
+    assert (feedback["p"] < 1e-4).all()
+    assert (least_gain(feedback) < 0).all()
+    assert not gains(feedback).any()
+    assert data["overall"] == []
+    assert "law 2S: exact stashing at the rate of most rows is 11." in data["check_note"]
+    assert "field-rate-momentum" not in data["found"]
 
 
 def test_a_page_without_joined_rows_says_nothing_of_them(page):
