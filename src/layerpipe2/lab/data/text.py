@@ -49,7 +49,7 @@ class TextSpec:
     Attributes:
         read: the text, from the folder that was named or else from where it always lies; gives the source as well.
         context: characters of a window.
-        system_folder: where a distribution's package puts the files; none: the text ships with Python.
+        ships: whether the text comes with Python.
         num_classes: size of the vocabulary.
     """
 
@@ -58,7 +58,7 @@ class TextSpec:
     read: Callable[[Path | None], tuple[str, str]]
     remedy: str
     context: int = 128
-    system_folder: Path | None = None
+    ships: bool = False
     num_classes: int = VOCABULARY
 
     @property
@@ -145,6 +145,7 @@ _ROWS = (
         "python-docs",
         _python_docs,
         remedy="install a complete Python (on Debian: apt-get install libpython3-stdlib)",
+        ships=True,
     ),
     TextSpec(
         "wordnet",
@@ -152,7 +153,6 @@ _ROWS = (
         _wordnet,
         remedy="`apt-get install wordnet-base`, or name the folder of its files (--data-root)",
         context=64,
-        system_folder=WORDNET,
     ),
     TextSpec("tiny-shakespeare", "tiny Shakespeare", _tiny_shakespeare, remedy=_DOWNLOAD, context=64),
 )
