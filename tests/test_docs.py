@@ -227,7 +227,13 @@ def test_the_site_holds_results_and_reference(site):
     assert (site / "out" / "figures" / "final_accuracy.svg").is_file()
     figures = commits.of_figures(ROOT, "paper_figures/out")
     pages = "".join(page.read_text() for page in (site / "out").rglob("*.html"))
-    assert pages.count(" · commit ") == len(re.findall(r'<figure[^>]* id="figure-', pages)) >= len(figures)
+    assert pages.count(" · commit ") == len(re.findall(r'<figure[^>]* id="figure-', pages))
+    drawn = [
+        (page.parent / source).resolve().relative_to((site / "out").resolve())
+        for page in (site / "out").rglob("*.html")
+        for source in re.findall(r'<img[^>]* src="([^"]*\.svg)"', page.read_text())
+    ]
+    assert {*drawn} == {path.relative_to(ROOT / "paper_figures" / "out") for path in figures}
     assert (site / "results" / "theory" / "stability.csv").is_file()
     assert "Fieller" in (site / "search" / "search_index.js").read_text()
     assert "make_strategy" in (site / "reference" / "strategies.html").read_text()

@@ -17,7 +17,7 @@ from layerpipe2 import UserError, find_strategy
 from layerpipe2.errors import plain
 from layerpipe2.lab.runs.config import FURTHER_OPTIMIZERS
 from layerpipe2.lab.runs.config import OPTIMIZERS as RUN_OPTIMIZERS
-from layerpipe2.strategies.names import FURTHER, NamedStrategy
+from layerpipe2.strategies.names import FURTHER, STRATEGIES, NamedStrategy
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -156,7 +156,7 @@ def row_of(name: str) -> tuple[Row, float | None] | None:
 
 
 def find(name: str) -> NamedStrategy | None:
-    """The row of a name for :func:`layerpipe2.find_strategy`; ``None`` if no part of it is one of this table.
+    """The row of a name for :func:`layerpipe2.find_strategy`; ``None`` if the package knows all of its parts.
 
     Raises:
         UserError: if another part is unknown, or their chain isn't defined.
@@ -164,7 +164,7 @@ def find(name: str) -> NamedStrategy | None:
     parts = name.split("+")
     rows = [row_of(part) for part in parts]
     known = [row for row in rows if row is not None]
-    if not known:
+    if all(part in STRATEGIES for part, row in zip(parts, rows, strict=True) if row is not None):
         return None
     others = [find_strategy(part) for part, row in zip(parts, rows, strict=True) if row is None]
     makers = [partial(_make, *row) if row else find_strategy(part).make for part, row in zip(parts, rows, strict=True)]

@@ -140,16 +140,20 @@ def costs_table(judged: Assay) -> pd.DataFrame:
     return pd.DataFrame(rows, dtype=object)
 
 
-MOST_SEEDS = 1000
-"""More than so many seeds nobody would train."""
+_MOST_SEEDS = 1000
+"""A larger number of seeds is only said to be larger."""
+
+
+def seeds(needs: float) -> str:
+    """``about 55 seeds``: how many would decide."""
+    return f"{f'about {needs:.0f}' if needs <= _MOST_SEEDS else f'more than {_MOST_SEEDS}'} seeds"
 
 
 def _would_tell(row: Mapping[str, Any]) -> str:
     """How many seeds a cell that can't tell would need, at the difference that was found."""
     if in_place_of_a_verdict(row) != CANNOT_TELL:
         return ""
-    needs = row["needs"]
-    return f" ({f'some {needs:.0f}' if needs <= MOST_SEEDS else f'more than {MOST_SEEDS}'} seeds would)"
+    return f" ({seeds(row['needs'])} would)"
 
 
 def _few(row: Mapping[str, Any]) -> str:

@@ -17,11 +17,11 @@ from layerpipe2.lab.networks import NETWORKS
 from layerpipe2.strategies import find_strategy
 from paper_figures.accuracy.assay import (
     CANNOT_TELL,
-    MOST_SEEDS,
     NOT_NEEDED,
     UNTRAINED,
     Assay,
     in_place_of_a_verdict,
+    seeds,
     share_text,
 )
 from paper_figures.page import report
@@ -231,9 +231,8 @@ def costs_sentence(row: Mapping[str, Any]) -> str:
 
 def _needs(row: Mapping[str, Any], what: str) -> str:
     """How many seeds would decide at the difference that was found, where that is known."""
-    seeds = row.get("needs", math.inf)
-    count = f"about {seeds:.0f}" if seeds <= MOST_SEEDS else f"more than {MOST_SEEDS}"
-    return f"; {what} would take {count} seeds" if math.isfinite(seeds) else ""
+    needs = row.get("needs", math.inf)
+    return f"; {what} would take {seeds(needs)}" if math.isfinite(needs) else ""
 
 
 def rule_sentence(row: Mapping[str, Any]) -> str:

@@ -4,20 +4,26 @@ import pandas as pd
 
 from experiments.field.rows import ROWS
 from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
-from paper_figures.field.page import CELL, SETUPS, bootstrapped, field, gains, label, least_gain, setup_of, with_rows
+from paper_figures.field.page import (
+    CELL,
+    SETUPS,
+    bootstrapped,
+    field,
+    gains,
+    label,
+    least_gain,
+    loses,
+    setup_of,
+    with_rows,
+)
 from paper_figures.records import Records
 from paper_figures.text import listed, network_label, span
 from paper_figures.verdicts import Answer, Verdict, everywhere
 
-_LEVEL, _CHANCE, _COLLAPSE = 0.05, 0.1, 0.5
+_CHANCE, _COLLAPSE = 0.1, 0.5
 _ROTATED = SETUPS["rotated"]
 _NAMED = 3
 """So many rows are named where more are shown."""
-
-
-def shown(cells: pd.DataFrame) -> bool:
-    """Whether a row is shown to be above stash in every cell, and never diverged."""
-    return bool(gains(cells).all())
 
 
 @field.value
@@ -29,7 +35,7 @@ def advice(final: pd.DataFrame) -> list[str]:
         rows = {
             name: own
             for name, own in mine.groupby("row")
-            if name not in (STASH, "paci") and len(own) == cells and shown(own)
+            if name not in (STASH, "paci") and len(own) == cells and gains(own).all()
         }
         if mine["row"].nunique() < 5:
             continue
@@ -67,10 +73,7 @@ def _in_some(mine: pd.DataFrame) -> str:
 def overall(final: pd.DataFrame) -> list[str]:
     """The rows that are most often shown to gain rather than to lose, of those run in half of the cells, best first."""
     rows = final[~final["row"].isin([STASH, "paci"])]
-    signs = rows.assign(
-        gains=gains(rows),
-        loses=(rows["p"] < _LEVEL) & (rows["gain"] < 0) | (rows["diverged"] > 0),
-    )
+    signs = rows.assign(gains=gains, loses=loses)
     counts = signs.groupby("row").agg(cells=("gains", "size"), gains=("gains", "sum"), loses=("loses", "sum"))
     counts = counts[(2 * counts["cells"] >= counts["cells"].max()) & (counts["gains"] > counts["loses"])]
     best = counts.assign(balance=counts["gains"] - counts["loses"]).sort_values("balance", ascending=False)[:_NAMED]

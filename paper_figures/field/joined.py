@@ -8,25 +8,25 @@ import pandas as pd
 from layerpipe2.lab.judging.designs import SEQUENTIAL, STASH
 from layerpipe2.lab.judging.statistics import holm
 from paper_figures.field.page import (
+    CHECK,
     FIELD,
     JOINED,
     SETUPS,
     between,
-    bootstrapped,
-    checked,
     field,
     gains,
     label,
     least_gain,
+    loses,
+    mean_and_ends,
     two_sided,
     with_check,
     with_rows,
 )
-from paper_figures.field.tables import interval
+from paper_figures.field.tables import interval, p_value
 from paper_figures.records import Records
 from paper_figures.text import network_label, span
 
-_LEVEL = 0.05
 _DIFFERENCES = ("cost", "gain", "own", "bare")
 
 
@@ -74,12 +74,10 @@ def _rows(
             lost = int((runs[runs["row"] == row]["status"] == "diverged").sum())
             made: dict[str, object] = {"setup": SETUPS[stem], "network": network, "row": row, "n": len(gain)}
             made |= {"diverged": lost, "copies": copies[row], "saved": copies.get(plain, np.nan) - copies[row]}
-            made |= {"p": two_sided(gain) if len(gain) > 1 else np.nan}
-            made |= checked(with_check(runs, checks.get(FIELD + stem)), row)
+            differences["check"] = between(with_check(runs, checks.get(FIELD + stem)), row, CHECK)
+            made |= {"p": two_sided(gain)}
             for key, values in differences.items():
-                low, high = bootstrapped(values)
-                mean = values.mean() if len(values) else np.nan
-                made |= {key: mean, f"{key}_low": low, f"{key}_high": high}
+                made |= mean_and_ends(values, key)
             rows.append(made)
     return rows
 
@@ -95,7 +93,7 @@ def without_stash_for_readers(table: pd.DataFrame) -> pd.DataFrame:
             "minus stash": interval(r.gain, r.gain_low, r.gain_high),
             "minus the same with a stash": interval(r.own, r.own_low, r.own_high),
             "minus the history alone": interval(r.bare, r.bare_low, r.bare_high),
-            "p": "–" if pd.isna(r.p) else f"{r.p:.2g}",
+            "p": p_value(r.p),
             "n": str(r.n),
             "diverged": str(r.diverged),
             "copies": f"{r.copies:.2f}",
@@ -113,11 +111,7 @@ def joined_answer(without_stash: pd.DataFrame) -> str:
     """In how many cells each joined row is shown to gain over exact stashing, or to lose; empty without runs."""
     if not len(without_stash):
         return ""
-    table = without_stash.assign(
-        better=gains(without_stash),
-        worse=(without_stash["p"] < _LEVEL) & (without_stash["gain"] < 0) | (without_stash["diverged"] > 0),
-        points=least_gain(without_stash),
-    )
+    table = without_stash.assign(better=gains, worse=loses, points=least_gain)
     groups = [(str(row), own) for row, own in table.groupby("row", sort=False)]
     said = [_shown(row, own) for row, own in groups if (own["better"] | own["worse"]).any()]
     return "; ".join(said) if said else f"none in {len(table)} comparisons"

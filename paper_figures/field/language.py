@@ -7,12 +7,11 @@ import pandas as pd
 from layerpipe2.lab.judging.designs import SEQUENTIAL, STASH
 from layerpipe2.lab.judging.statistics import holm
 from layerpipe2.strategies import find_strategy
-from paper_figures.field.page import bootstrapped, field, two_sided
-from paper_figures.field.tables import interval
+from paper_figures.field.page import above, field, mean_and_ends, two_sided
+from paper_figures.field.tables import interval, p_value
 from paper_figures.records import Records
 from paper_figures.text import listed
 
-_LEVEL = 0.05
 _LEAST_SD = 0.001
 """Least standard deviation of differences, in nats, as one image of 10,000 is that of accuracies."""
 
@@ -36,14 +35,11 @@ def _row(runs: pd.DataFrame, name: str) -> dict[str, object]:
     own = runs[runs["strategy"] == name]
     cost = (wide[name] - wide[SEQUENTIAL]).dropna().to_numpy()
     gain = (wide[STASH] - wide[name]).dropna().to_numpy()
-    tested = name not in (STASH, SEQUENTIAL) and len(gain) > 1
-    (low, high), (gain_low, gain_high) = bootstrapped(cost), bootstrapped(gain)
     return {
         **{"strategy": name, "lr": own["lr"].iloc[0], "loss": own["test_loss"].mean(), "n": len(cost)},
         "diverged": int((own["status"] == "diverged").sum()),
-        **{"cost": cost.mean() if len(cost) else math.nan, "low": low, "high": high},
-        **{"gain": gain.mean() if len(gain) else math.nan, "gain_low": gain_low, "gain_high": gain_high},
-        "p": two_sided(gain, least_sd=_LEAST_SD) if tested else math.nan,
+        **mean_and_ends(cost, "cost", "low", "high") | mean_and_ends(gain, "gain"),
+        "p": math.nan if name in (STASH, SEQUENTIAL) else two_sided(gain, least_sd=_LEAST_SD),
         "copies": own["history_copies"].max(),
     }
 
@@ -57,7 +53,7 @@ def losses_for_readers(table: pd.DataFrame) -> pd.DataFrame:
             "test loss": f"{r.loss:.3f}",
             "over sequential": interval(r.cost, r.low, r.high, digits=3),
             "over stash": interval(-r.gain, -r.gain_high, -r.gain_low, digits=3),
-            "p": "–" if math.isnan(r.p) else f"{r.p:.2g}",
+            "p": p_value(r.p),
             "n": str(r.n),
             "diverged": str(r.diverged),
             "copies": f"{r.copies:.2f}",
@@ -76,9 +72,7 @@ def language_answer(losses: pd.DataFrame) -> str:
     if not len(losses):
         return ""
     stash = losses.set_index("strategy").loc[STASH]
-    better = losses[(losses["p"] < _LEVEL) & (losses["gain"] > 0) & (losses["diverged"] == 0)]
-    rows = [
-        f"{find_strategy(str(r.strategy)).label} {r.gain:.3f}" for r in better.sort_values("gain")[::-1].itertuples()
-    ]
+    better = losses[above(losses)].sort_values("gain")[::-1]
+    rows = [f"{find_strategy(str(r.strategy)).label} {r.gain:.3f}" for r in better.itertuples()]
     shown = f"shown to gain over it, in nats: {listed(rows)}" if rows else "nothing is shown to gain over it"
     return f"With exact stashing the delay costs {stash['cost']:.3f} nats; {shown}."

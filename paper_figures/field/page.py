@@ -107,10 +107,22 @@ def bootstrapped(differences: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def mean_and_ends(differences: Floats, mean: str, low: str = "", high: str = "") -> dict[str, float]:
+    """The mean and its :func:`bootstrapped` interval under these names, or ``mean``, ``mean_low``, ``mean_high``."""
+    names = (mean, low or f"{mean}_low", high or f"{mean}_high")
+    found = (differences.mean() if len(differences) else math.nan, *bootstrapped(differences))
+    return dict(zip(names, found, strict=True))
+
+
 def two_sided(differences: Floats, least_sd: float = 0.01) -> float:
-    """The p-value of Student's t test that the mean is zero; the least deviation is one test image of 10,000."""
-    above = paired(differences, margin=1.0, level=_LEVEL, least_sd=least_sd).p_superior
-    return 2 * min(above, 1 - above)
+    """The p-value of Student's t test that the mean is zero, of two and more.
+
+    The least deviation is one test image of 10,000.
+    """
+    if len(differences) < 2:
+        return math.nan
+    one_sided = paired(differences, margin=1.0, level=_LEVEL, least_sd=least_sd).p_superior
+    return 2 * min(one_sided, 1 - one_sided)
 
 
 def between(runs: pd.DataFrame, row: str, other: str) -> Floats:
@@ -187,15 +199,12 @@ def _of_one(name: str, records: Records | None, trials: pd.DataFrame, check: Rec
 def _final(runs: pd.DataFrame, row: str) -> dict[str, Any]:
     own = runs[runs["row"] == row]
     cost, gain = -between(runs, row, SEQUENTIAL), between(runs, row, STASH)
-    low, high = bootstrapped(cost)
-    gain_low, gain_high = bootstrapped(gain)
-    p = two_sided(gain) if row != STASH and len(gain) > 1 else math.nan
+    p = two_sided(gain) if row != STASH else math.nan
     return {
         "strategy": own["strategy"].iloc[0],
         **{"n": len(cost), "diverged": int((own["status"] == "diverged").sum()), "runs": len(own)},
-        **{"cost": cost.mean() if len(cost) else math.nan, "low": low, "high": high},
-        **{"gain": gain.mean() if len(gain) else math.nan, "gain_low": gain_low, "gain_high": gain_high},
-        **{"p": p, "raw_p": p} | checked(runs, row),
+        **mean_and_ends(cost, "cost", "low", "high") | mean_and_ends(gain, "gain"),
+        **{"p": p, "raw_p": p} | mean_and_ends(between(runs, row, CHECK), "check"),
         "copies": own["history_copies"].iloc[0],
     }
 
@@ -208,20 +217,19 @@ def with_check(runs: pd.DataFrame, check: Records | None) -> pd.DataFrame:
     return pd.concat([runs, stash.assign(row=CHECK)])
 
 
-def checked(runs: pd.DataFrame, row: str) -> dict[str, float]:
-    """``check`` and ``check_low``: row minus stash at the rate of a check; absent without one."""
-    gain = between(runs, row, CHECK)
-    return (
-        {"check": gain.mean(), "check_low": bootstrapped(gain)[0]}
-        if len(gain)
-        else dict.fromkeys(("check", "check_low"), math.nan)
-    )
+def above(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows are shown to be better than exact stashing, and never diverged."""
+    return (table["p"] < _LEVEL) & (table["gain"] > 0) & (table["diverged"] == 0)
 
 
 def gains(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows are shown to be above exact stashing, at the rate of a check as well, and never diverged."""
-    above = (table["p"] < _LEVEL) & (table["gain"] > 0) & (table["diverged"] == 0)
-    return above & ~(table["check_low"] <= 0)
+    """Which rows are shown to be above exact stashing, at the rate of a check as well."""
+    return above(table) & ~(table["check_low"] <= 0)
+
+
+def loses(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows are shown to be below exact stashing, or have diverged."""
+    return (table["p"] < _LEVEL) & (table["gain"] < 0) | (table["diverged"] > 0)
 
 
 def least_gain(table: pd.DataFrame) -> pd.Series:

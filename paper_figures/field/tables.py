@@ -4,11 +4,20 @@ import pandas as pd
 
 from experiments.field.rows import ROWS
 from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
-from paper_figures.field.page import CELL, LAWS, SETUPS, between, bootstrapped, field, label, setup_of, with_rows
+from paper_figures.field.page import (
+    CELL,
+    LAWS,
+    SETUPS,
+    between,
+    bootstrapped,
+    field,
+    label,
+    mean_and_ends,
+    setup_of,
+    with_rows,
+)
 from paper_figures.records import Records
 from paper_figures.text import network_label
-
-_LEVEL = 0.05
 
 
 def interval(mean: float, low: float, high: float, digits: int = 1) -> str:
@@ -16,6 +25,11 @@ def interval(mean: float, low: float, high: float, digits: int = 1) -> str:
     if pd.isna(mean):
         return "–"
     return f"{mean + 0.0:+.{digits}f}" + ("" if pd.isna(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")
+
+
+def p_value(p: float) -> str:
+    """Two digits; a dash if absent."""
+    return "–" if pd.isna(p) else f"{p:.2g}"
 
 
 def for_readers(table: pd.DataFrame) -> pd.DataFrame:
@@ -29,7 +43,7 @@ def for_readers(table: pd.DataFrame) -> pd.DataFrame:
             "row": [f"{label(row)} (`{name}`)" for row, name in zip(done["row"], done["strategy"], strict=True)],
             "minus sequential": [interval(-r.cost, -r.high, -r.low) for r in done.itertuples()],
             "minus stash": [interval(r.gain, r.gain_low, r.gain_high) for r in done.itertuples()],
-            "p": [("–" if pd.isna(p) else f"{p:.2g}") for p in done["p"]],
+            "p": [p_value(p) for p in done["p"]],
             "n": done["n"].astype(str),
             "diverged": [f"{d} of {n}" for d, n in zip(done["diverged"], done["runs"], strict=True)],
             "copies": [f"{copies:.2f}" for copies in done["copies"]],
@@ -57,13 +71,9 @@ def parts(found: dict[str, Records]) -> pd.DataFrame:
             cell["sequential"] = 100 * mine[mine["row"] == SEQUENTIAL]["test_accuracy"].mean()
             for part, (one, other) in {"delay": (SEQUENTIAL, STASH), "inconsistency": (STASH, without)}.items():
                 found_here = between(mine, one, other)
-                low, high = bootstrapped(found_here)
                 lost = int(((mine["row"] == other) & (mine["status"] == "diverged")).sum())
-                mean = found_here.mean() if len(found_here) else float("nan")
-                rows.append(
-                    cell
-                    | {"part": part, "n": len(found_here), "points": mean, "low": low, "high": high, "diverged": lost}
-                )
+                about = mean_and_ends(found_here, "points", "low", "high")
+                rows.append(cell | about | {"part": part, "n": len(found_here), "diverged": lost})
     return pd.DataFrame(rows, columns=[*CELL, "sequential", "part", "n", "points", "low", "high", "diverged"])
 
 

@@ -221,6 +221,6 @@ def test_a_cell_that_cannot_tell_says_how_many_seeds_would() -> None:
     beyond = abs(gap.mean() - _SETTINGS.margin)
     needs = seeds_needed(beyond, gap.std(), level=_SETTINGS.level)
     assert found.costs["needs"].tolist() == [needs]
-    assert costs_table(found)["a verdict is"].tolist() == [f"can't tell (some {needs:.0f} seeds would)"]
+    assert costs_table(found)["a verdict is"].tolist() == [f"can't tell (about {needs:.0f} seeds would)"]
     far = replace(found, costs=found.costs.assign(needs=math.inf))
     assert costs_table(far)["a verdict is"].tolist() == ["can't tell (more than 1000 seeds would)"]
