@@ -1,6 +1,7 @@
 """What can't be trained by several processes is refused by all of them, saying what to change."""
 
 import os
+import time
 from functools import partial
 from textwrap import dedent
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from layerpipe2 import Delays, UserError
+from layerpipe2.pipeline.process_group import ProcessGroup
 from layerpipe2.pipeline.strategy import AS_PIPELINE, PipelineStrategy
 from layerpipe2.pipeline.training_settings import check_trainer
 from tests.pipeline import processes
@@ -196,6 +198,15 @@ def two_clippings():
     in_process(Case(clip=0.5 if os.environ["RANK"] == "1" else None))
 
 
+def slow_to_tell():
+    """The other rank, with the store, has all the time to be gone before this one's watchdog knows why."""
+    patch = pytest.MonkeyPatch()
+    if os.environ["RANK"] == "1":
+        fail = ProcessGroup.fail
+        patch.setattr(ProcessGroup, "fail", lambda group, error: time.sleep(1.5) or fail(group, error))
+    two_clippings()
+
+
 DICTS = {"validation": lambda: DataLoader([{"x": torch.zeros(12), "y": 1}])}
 CHANGED = "weights were changed between two updates (a callback that clamps"
 WHILE_TRAINING = "was changed while training (by a callback?)"
@@ -255,7 +266,7 @@ BY_TWO = [
     (partial(fit, left), "stage 1 computes with a value of stage 0 that doesn't come by its input"),
     (call, "has some of the stages only; call the Trainer's predict"),
     (partial(in_process, Case(), stages_per_process=[1, 2]), "[1, 2]; give 2 numbers that add up to 4"),
-    (two_clippings, "rank 1 differs from rank 0 in drain, clipping, seed of the stages: False, 0.5, 7 against"),
+    *((work, "rank 1 differs from rank 0 in drain, clipping, seed of") for work in (two_clippings, slow_to_tell)),
     (partial(in_process, Case(), recompute_activations=True), "give strategy 'stash'"),
 ]
 

@@ -59,7 +59,8 @@ class ProcessGroup:
         Raises:
             UserError: naming the process, the setting and both values.
         """
-        check_agreement(join_store(*_address(), self.timeout_s), self.rank, self.size, settings, self.timeout_s)
+        store = join_store(*_address(), self.timeout_s)
+        check_agreement(store, self.rank, self.size, settings, self.timeout_s, watched=True)
 
     def endpoint(self) -> Endpoint:
         """Makes links to the neighbours, which no message of an earlier training can reach."""

@@ -21,11 +21,19 @@ def code_and_versions() -> dict[str, str]:
 
 
 def check_agreement(
-    store: Store, rank: int, world_size: int, settings: Mapping[str, str], timeout_s: float, member: str = "rank"
+    store: Store,
+    rank: int,
+    world_size: int,
+    settings: Mapping[str, str],
+    timeout_s: float,
+    member: str = "rank",
+    *,
+    watched: bool = False,
 ) -> None:
     """Wait until all ranks have posted their settings; refuse to go on unless all are equal to rank 0's.
 
-    Every rank raises the same error. Rank 0 leaves last, in case it serves the store.
+    Every rank raises the same error. Rank 0 leaves last, in case it serves the store: a rank may say that it knows why
+    all end only when nothing in it can take the store's end for the reason.
 
     Args:
         store: the ranks' common store; used by this thread only.
@@ -34,6 +42,7 @@ def check_agreement(
         settings: name -> value, such as :func:`code_and_versions`.
         timeout_s: how long to wait for ranks that haven't come.
         member: what has a "rank" here, as a word; launchers agree as nodes.
+        watched: a watchdog looks at the store too, and says that this rank knows once it has been told to stop.
 
     Raises:
         UserError: naming the rank that never came, or the rank, the fact and both values that differ.
@@ -48,9 +57,10 @@ def check_agreement(
         if reason is None:
             return
         reason = notice.propose(reason)
-        notice.acknowledge(str(rank))
-        if rank == 0:
-            notice.linger([str(r) for r in came], _LINGER_S)
+        if not watched:
+            notice.acknowledge(str(rank))
+            if rank == 0:
+                notice.linger([str(r) for r in came], _LINGER_S)
     except DistError as error:
         missing = ", ".join(str(r) for r in range(world_size) if r not in came) or "no one"
         reason = f"{member} 0, with the store, is gone while {member} {missing} was awaited: {first_line(error)}"
