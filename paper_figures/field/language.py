@@ -1,13 +1,14 @@
-"""A small language model at three stages: the front's best rows, judged by the test loss."""
+"""A small language model, cut into a few stages: the front's best rows, judged by the test loss."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
 from layerpipe2.lab.judging.designs import SEQUENTIAL, STASH
 from layerpipe2.lab.judging.statistics import holm
 from layerpipe2.strategies import find_strategy
-from paper_figures.field.page import above, field, mean_and_ends, two_sided
+from paper_figures.field.page import above, field, loses, mean_and_ends, two_sided
 from paper_figures.field.tables import interval, p_value
 from paper_figures.records import Records
 from paper_figures.text import listed
@@ -17,16 +18,20 @@ _LEAST_SD = 0.001
 
 
 @field.value
-def losses(language: Records | None) -> pd.DataFrame:
-    """A row per strategy: test loss in nats, and how far it lies over those of sequential training and stash.
+def losses(language: Sequence[Records]) -> pd.DataFrame:
+    """A row per number of stages and strategy: test loss in nats, and how far it lies over sequential's and stash's.
 
     Returns:
-        Columns strategy, lr, loss, n (pairs of seeds), diverged, cost (over sequential), low, high (its interval),
-        gain (under stash), gain_low, gain_high, p (of the gain, Holm-adjusted) and copies.
+        Columns stages, strategy, lr, loss, n (pairs of seeds), diverged, cost (over sequential), low, high (its
+        interval), gain (under stash), gain_low, gain_high, p (of the gain, Holm-adjusted over all rows) and copies.
     """
-    rows = [] if language is None else [_row(language.runs, name) for name in dict.fromkeys(language.runs["strategy"])]
-    columns = ["strategy", "lr", "loss", "n", "diverged", "cost", "low", "high", "gain", "gain_low", "gain_high", "p"]
-    table = pd.DataFrame(rows, columns=[*columns, "copies"])
+    rows = [
+        {"stages": int(records.runs["num_stages"].max())} | _row(records.runs, name)
+        for records in language
+        for name in dict.fromkeys(records.runs["strategy"])
+    ]
+    columns = ["stages", "strategy", "lr", "loss", "n", "diverged", "cost", "low", "high", "gain", "gain_low"]
+    table = pd.DataFrame(rows, columns=[*columns, "gain_high", "p", "copies"])
     return table.assign(p=holm(table["p"].to_numpy(dtype=float)) if len(table) else [])
 
 
@@ -48,6 +53,7 @@ def losses_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     """The losses as text, sequential training first."""
     rows = [
         {
+            "stages": str(r.stages),
             "row": find_strategy(str(r.strategy)).label,
             "learning rate": f"{r.lr:.2g}",
             "test loss": f"{r.loss:.3f}",
@@ -67,12 +73,20 @@ field.table("losses", shown=losses_for_readers)(lambda losses: losses)
 
 
 @field.value
-def language_answer(losses: pd.DataFrame) -> str:
-    """What is shown to gain over exact stashing, and what is left of the cost; empty without runs."""
-    if not len(losses):
-        return ""
-    stash = losses.set_index("strategy").loc[STASH]
-    better = losses[above(losses)].sort_values("gain")[::-1]
-    rows = [f"{find_strategy(str(r.strategy)).label} {r.gain:.3f}" for r in better.itertuples()]
-    shown = f"shown to gain over it, in nats: {listed(rows)}" if rows else "nothing is shown to gain over it"
-    return f"With exact stashing the delay costs {stash['cost']:.3f} nats; {shown}."
+def language_answers(losses: pd.DataFrame) -> list[str]:
+    """A line per number of stages: what the delay costs, and what is shown to gain over exact stashing or to lose."""
+    return [_answer(int(stages), table) for stages, table in losses.groupby("stages")]
+
+
+def _answer(stages: int, table: pd.DataFrame) -> str:
+    delay = table.set_index("strategy").loc[STASH, "cost"]
+    kinds = {"gain over it": _named(table[above(table)]), "lose": _named(table[loses(table)])}
+    shown = [f"shown to {kind}: {listed(rows)}" for kind, rows in kinds.items() if rows]
+    found = "; ".join(shown or ["nothing is shown to gain over it or to lose"])
+    return f"{stages} stages: with exact stashing the delay costs {delay:.3f} nats; {found}."
+
+
+def _named(table: pd.DataFrame) -> list[str]:
+    mine = table[table["strategy"] != SEQUENTIAL].sort_values("gain", key=abs)[::-1]
+    amounts = {r.strategy: "(diverged)" if r.diverged else f"{abs(r.gain):.3f}" for r in mine.itertuples()}
+    return [f"{find_strategy(str(name)).label} {amount}" for name, amount in amounts.items()]

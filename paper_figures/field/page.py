@@ -25,8 +25,8 @@ JOINED = f"{FIELD}joined-"
 """What the names of the experiments begin with in which rows do without a stash."""
 RATE = f"{FIELD}rate-"
 """What the names of checks begin with: exact stashing at the rate of the rows, where its own search chose badly."""
-LANGUAGE = "evidence-nanogpt-3"
-"""The experiment with the best rows of the front in a language model."""
+LANGUAGE = "evidence-nanogpt-"
+"""What the names of the experiments with a language model begin with; its number of stages follows."""
 BASELINES = (STASH, "latest", "ema-span", "pair")
 SETUPS = {
     "momentum": "SGD with momentum",
@@ -62,9 +62,8 @@ def load(results: Path) -> dict[str, Any]:
     joined = {name: found.pop(name) for name in list(found) if name.startswith(JOINED)}
     checks = {FIELD + name.removeprefix(RATE): found.pop(name) for name in list(found) if name.startswith(RATE)}
     trials = {name: one for name, one in trials.items() if not name.startswith((JOINED, RATE))}
-    language = folder / LANGUAGE / "tables"
-    more = {"joined": joined, "checks": checks, "language": training.load(language) if language.is_dir() else None}
-    return {"found": found, "trials": trials} | more
+    language = [training.load(path) for path in sorted(folder.glob(f"{LANGUAGE}*/tables"))]
+    return {"found": found, "trials": trials, "joined": joined, "checks": checks, "language": language}
 
 
 def setup_of(name: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from paper_figures.field.joined import joined_answer
-from paper_figures.field.language import language_answer, losses
+from paper_figures.field.language import language_answers, losses
 from paper_figures.field.page import defined, gains, least_gain, load, row_name, setup_of
 from paper_figures.field.updates import updates_to
 from paper_figures.page import PAGES
@@ -147,18 +147,35 @@ def test_a_language_model_is_judged_by_its_loss(page):
         for seed in range(5)
     ]
     rows[-1] |= {"test_loss": math.nan}
-    runs = pd.DataFrame(rows).assign(status="completed", history_copies=1.0)
+    runs = pd.DataFrame(rows).assign(status="completed", history_copies=1.0, num_stages=3)
     runs.loc[runs["test_loss"].isna(), "status"] = "diverged"
-    found = losses(SimpleNamespace(runs=runs)).set_index("strategy")
+    found = losses([SimpleNamespace(runs=runs)]).set_index("strategy")
     assert found["n"].to_dict() == {"sequential": 5, "stash": 5, "feedback": 5, "pair": 4}
     assert found["diverged"].to_dict() == {"sequential": 0, "stash": 0, "feedback": 0, "pair": 1}
     assert found.loc["feedback", "gain"] == pytest.approx(0.2, abs=0.005)
     assert found.loc["feedback", "p"] < 1e-5 < found.loc["pair", "p"]
     assert math.isnan(found.loc["stash", "p"])
-    said = language_answer(found.reset_index())
-    assert re.fullmatch(r"With exact stashing the delay costs 0\.4\d\d nats; .*: error feedback 0\.\d+\.", said), said
-    assert "nothing is shown" in language_answer(found.assign(p=1.0).reset_index())
-    assert page["language_answer"] == ""
+    (said,) = language_answers(found.reset_index())
+    shown = r"shown to gain over it: error feedback 0\.\d+; shown to lose: pair \(diverged\)\."
+    assert re.fullmatch(r"3 stages: with exact stashing the delay costs 0\.4\d\d nats; " + shown, said), said
+    (said,) = language_answers(found.assign(p=1.0, diverged=0).reset_index())
+    assert said.endswith("nothing is shown to gain over it or to lose.")
+    assert page["language_answers"] == []
+
+
+def test_a_language_model_of_several_depths_has_a_line_for_each():
+    rows = [
+        {"strategy": name, "seed": seed, "test_loss": loss + 0.001 * seed * k, "num_stages": stages, "lr": 1e-3}
+        for stages, stash in ((6, 2.5), (2, 2.0))
+        for k, (name, loss) in enumerate({"sequential": 1.9, "stash": stash, "latest": stash + 0.1}.items())
+        for seed in range(5)
+    ]
+    runs = pd.DataFrame(rows).assign(status="completed", history_copies=1.0)
+    found = losses([SimpleNamespace(runs=one) for _, one in runs.groupby("num_stages", sort=False)])
+    assert language_answers(found) == [
+        f"{stages} stages: with exact stashing the delay costs 0.{cost}02 nats; shown to lose: latest 0.102."
+        for stages, cost in ((2, 1), (6, 6))
+    ]
 
 
 def test_where_rows_gain_and_lose_is_counted_over_all_optimizers(page):
