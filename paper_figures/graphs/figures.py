@@ -14,9 +14,6 @@ from paper_figures.text import span
 _COLORS = dict(zip(("sample", "slice", "transfer", "train"), style.OTHERS[1:], strict=False))
 
 
-_WAITING = "#e2e2e2"
-
-
 _EPOCHS = "What a mini-batch takes, loader by loader"
 
 
@@ -41,7 +38,7 @@ def timeline(record: GraphRecord) -> Figure:
         axes.flat[-1].set_xlabel("time (ms)")
         done = [what for what in _COLORS if (record.spans["what"] == what).any()]
         handles: list[Any] = [Patch(facecolor=_COLORS[what], label=what) for what in done]
-        style.legend(figure, [*handles, Patch(facecolor=_WAITING, label="waiting")], columns=5)
+        style.legend(figure, [*handles, Patch(facecolor=style.WAITING, label="waiting")], columns=5)
         style.note(figure, "Time stamps of the last round's first mini-batches, which the numbers count.")
         return figure
 
@@ -53,7 +50,7 @@ def _threads(rows: pd.DataFrame) -> list[str]:
 
 
 def _draw(axis: Any, rows: pd.DataFrame, threads: list[str], width: float) -> None:
-    axis.set(xlim=(0, width), ylim=(len(threads) - 0.5, -0.5), facecolor=_WAITING)
+    axis.set(xlim=(0, width), ylim=(len(threads) - 0.5, -0.5), facecolor=style.WAITING)
     axis.set_yticks(range(len(threads)), ["training", *(f"thread {n}" for n in range(1, len(threads)))])
     axis.tick_params(axis="y", length=0)
     for row in rows.to_dict("records"):
