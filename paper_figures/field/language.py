@@ -1,7 +1,7 @@
 """A small language model, cut into a few stages: the front's best rows, judged by the test loss."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -22,26 +22,33 @@ def losses(language: Sequence[Records]) -> pd.DataFrame:
     """A row per number of stages and strategy: test loss in nats, and how far it lies over sequential's and stash's.
 
     Returns:
-        Columns stages, strategy, lr, loss, n (pairs of seeds), diverged, cost (over sequential), low, high (its
+        Columns stages, strategy, lr, end (``lowest`` or ``highest`` of the rates that were tried, else empty), loss, n
+        (pairs of seeds), diverged, cost (over sequential), low, high (its
         interval), gain (under stash), gain_low, gain_high, p (of the gain, Holm-adjusted over all rows) and copies.
     """
     rows = [
-        {"stages": int(records.runs["num_stages"].max())} | _row(records.runs, name)
+        {"stages": int(records.runs["num_stages"].max())} | _row(records.runs, name, _ends(records))
         for records in language
         for name in dict.fromkeys(records.runs["strategy"])
     ]
-    columns = ["stages", "strategy", "lr", "loss", "n", "diverged", "cost", "low", "high", "gain", "gain_low"]
+    columns = ["stages", "strategy", "lr", "end", "loss", "n", "diverged", "cost", "low", "high", "gain", "gain_low"]
     table = pd.DataFrame(rows, columns=[*columns, "gain_high", "p", "copies"])
     return table.assign(p=holm(table["p"].to_numpy(dtype=float)) if len(table) else [])
 
 
-def _row(runs: pd.DataFrame, name: str) -> dict[str, object]:
+def _ends(records: Records) -> dict[float, str]:
+    tried = pd.Series(dtype=float) if records.tuning is None else records.tuning["lr"]
+    return {tried.min(): "lowest", tried.max(): "highest"}
+
+
+def _row(runs: pd.DataFrame, name: str, ends: Mapping[float, str]) -> dict[str, object]:
     wide = runs.pivot_table(index="seed", columns="strategy", values="test_loss", dropna=False)
     own = runs[runs["strategy"] == name]
     cost = (wide[name] - wide[SEQUENTIAL]).dropna().to_numpy()
     gain = (wide[STASH] - wide[name]).dropna().to_numpy()
     return {
-        **{"strategy": name, "lr": own["lr"].iloc[0], "loss": own["test_loss"].mean(), "n": len(cost)},
+        **{"strategy": name, "lr": own["lr"].iloc[0], "end": ends.get(own["lr"].iloc[0], "")},
+        **{"loss": own["test_loss"].mean(), "n": len(cost)},
         "diverged": int((own["status"] == "diverged").sum()),
         **mean_and_ends(cost, "cost", "low", "high") | mean_and_ends(gain, "gain"),
         "p": math.nan if name in (STASH, SEQUENTIAL) else two_sided(gain, least_sd=_LEAST_SD),
@@ -55,7 +62,7 @@ def losses_for_readers(table: pd.DataFrame) -> pd.DataFrame:
         {
             "stages": str(r.stages),
             "row": find_strategy(str(r.strategy)).label,
-            "learning rate": f"{r.lr:.2g}",
+            "learning rate": f"{r.lr:.2g}" + (f", {r.end}" if r.end else ""),
             "test loss": f"{r.loss:.3f}",
             "over sequential": interval(r.cost, r.low, r.high, digits=3),
             "over stash": interval(-r.gain, -r.gain_high, -r.gain_low, digits=3),

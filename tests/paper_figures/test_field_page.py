@@ -149,7 +149,8 @@ def test_a_language_model_is_judged_by_its_loss(page):
     rows[-1] |= {"test_loss": math.nan}
     runs = pd.DataFrame(rows).assign(status="completed", history_copies=1.0, num_stages=3)
     runs.loc[runs["test_loss"].isna(), "status"] = "diverged"
-    found = losses([SimpleNamespace(runs=runs)]).set_index("strategy")
+    found = losses([SimpleNamespace(runs=runs, tuning=pd.DataFrame({"lr": [1e-4, 1e-3]}))]).set_index("strategy")
+    assert set(found["end"]) == {"highest"}
     assert found["n"].to_dict() == {"sequential": 5, "stash": 5, "feedback": 5, "pair": 4}
     assert found["diverged"].to_dict() == {"sequential": 0, "stash": 0, "feedback": 0, "pair": 1}
     assert found.loc["feedback", "gain"] == pytest.approx(0.2, abs=0.005)
@@ -171,7 +172,7 @@ def test_a_language_model_of_several_depths_has_a_line_for_each():
         for seed in range(5)
     ]
     runs = pd.DataFrame(rows).assign(status="completed", history_copies=1.0)
-    found = losses([SimpleNamespace(runs=one) for _, one in runs.groupby("num_stages", sort=False)])
+    found = losses([SimpleNamespace(runs=one, tuning=None) for _, one in runs.groupby("num_stages", sort=False)])
     assert language_answers(found) == [
         f"{stages} stages: with exact stashing the delay costs 0.{cost}02 nats; shown to lose: latest 0.102."
         for stages, cost in ((2, 1), (6, 6))
