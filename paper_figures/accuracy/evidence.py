@@ -167,7 +167,7 @@ evidence.table("rules", shown=None)(lambda judged: judged.rules)
 
 
 @evidence.value
-def by_share(confirmed: Mapping[str, Records]) -> pd.DataFrame | None:
+def shared(confirmed: Mapping[str, Records]) -> Assay | None:
     """The same cells by the rule of the default study, which was written after these runs; None if none has accuracies.
 
     Each keeps the margin that its experiment has declared: their searches have one seed, which tells no spread.
@@ -177,8 +177,30 @@ def by_share(confirmed: Mapping[str, Records]) -> pd.DataFrame | None:
         return None
     settings = replace(ComparisonSettings.of(points[0].experiment), least_share=LEAST_SHARE, image_guard=False)
     runs = pd.concat([records.runs for records in points], ignore_index=True)
-    found = Assay.of(runs.drop_duplicates([*CELL, "strategy", "seed"]), settings, name=long_name)
-    return verdict_table(found)
+    return Assay.of(runs.drop_duplicates([*CELL, "strategy", "seed"]), settings, name=long_name)
+
+
+@evidence.value
+def by_share(shared: Assay | None) -> pd.DataFrame | None:
+    """The verdicts by that rule."""
+    return None if shared is None else verdict_table(shared)
+
+
+@evidence.value
+def failures(shared: Assay | None, level: float) -> list[str]:
+    """A line per cell with strategies' own rates in which a run failed: whether the latest weights fail more often."""
+    if shared is None:
+        return []
+    table = shared.without(rate="common").costs
+    table = table[table["diverged_latest"] + table["diverged_stash"] > 0]
+    return [
+        _failures(row, "shown" if row["p_diverges"] < level / 2 else "not shown") for row in table.to_dict("records")
+    ]
+
+
+def _failures(row: Mapping[str, Any], shown: str) -> str:
+    counts = f"{row['diverged_latest']} of {row['seeds']} with the latest weights, {row['diverged_stash']} with stash"
+    return f"{row['cell']}: {counts}; {shown} (p = {row['p_diverges']:.2g})"
 
 
 def decided(found: Assay) -> tuple[int, int]:

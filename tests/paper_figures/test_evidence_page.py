@@ -11,7 +11,7 @@ from layerpipe2.errors import UserError
 from paper_figures import build
 from paper_figures.accuracy.assay import Assay
 from paper_figures.accuracy.early import behind_stash, early
-from paper_figures.accuracy.evidence import decays_above_limit, load, silent, told
+from paper_figures.accuracy.evidence import decays_above_limit, failures, load, silent, told
 from paper_figures.accuracy.longer import fall
 from paper_figures.accuracy.tuning import chosen_rates
 from tests import synthetic_records
@@ -55,6 +55,24 @@ def test_cells_that_tell_nothing_are_drawn_apart() -> None:
     assert (list(some.rules["cell"]), list(silent(Assay(costs, costs), some).costs["cell"])) == (["a", "b"], ["c"])
     none = Assay(costs, costs).within(cell="c")
     assert (list(told(none).costs["cell"]), len(silent(none, told(none)).costs)) == (["c"], 0)
+
+
+def test_failures_are_counted_where_there_are_any() -> None:
+    costs = pd.DataFrame(
+        {
+            "cell": ["whole", "few", "many"],
+            "rate": "tuned",
+            "seeds": 8,
+            "diverged_latest": [0, 1, 7],
+            "diverged_stash": 0,
+            "p_diverges": [1.0, 0.5, 1 / 128],
+        }
+    )
+    assert failures(Assay(costs, costs), level=0.05) == [
+        "few: 1 of 8 with the latest weights, 0 with stash; not shown (p = 0.5)",
+        "many: 7 of 8 with the latest weights, 0 with stash; shown (p = 0.0078)",
+    ]
+    assert failures(None, level=0.05) == []
 
 
 def test_the_decay_of_lsq_is_above_the_limit_at_the_delays_of_the_runs() -> None:
