@@ -8,10 +8,10 @@ from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.designs import STASH
 from layerpipe2.lab.judging.history_costs import with_scores
 from layerpipe2.lab.looks import ordered
+from layerpipe2.strategies import find_strategy
 from paper_figures.accuracy.assay import long_name
 from paper_figures.accuracy.evidence import evidence
 from paper_figures.records import RUN, Records
-from paper_figures.style import labels
 
 _KNOWN = ["dataset", "num_stages", "convention", "optimizer", "momentum"]
 
@@ -43,7 +43,7 @@ def behind_stash(records: Records) -> pd.DataFrame:
 
 @evidence.value
 def early(confirmed: Mapping[str, Records]) -> pd.DataFrame | None:
-    """Strategies by cells, ``-16.5 → -0.6``: mean points behind stash after the first and after the last epoch.
+    """Cells by strategies, ``-16.5 → -0.6``: mean points behind stash after the first and after the last epoch.
 
     ``(n=4)`` follows where a cell has more seeds. None where every run has one epoch.
     """
@@ -55,5 +55,5 @@ def early(confirmed: Mapping[str, Records]) -> pd.DataFrame | None:
         for row in rows.itertuples()
     }
     names = [name for name in ordered(gaps["strategy"]) if name != STASH]
-    columns = {cell: [texts.get((cell, name), "–") for name in names] for cell in most.index}
-    return pd.DataFrame({"strategy": labels(names)} | columns, dtype=object) if names else None
+    columns = {find_strategy(name).label: [texts.get((cell, name), "–") for cell in most.index] for name in names}
+    return pd.DataFrame({"cell": most.index} | columns, dtype=object) if names else None

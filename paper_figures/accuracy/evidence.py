@@ -136,15 +136,8 @@ def common(judged: Assay) -> Assay:
 
 @evidence.value
 def told(tuned: Assay) -> Assay:
-    """The cells that tell whether a history is needed; all, if none tells it."""
-    known = tuned.costs["sensitive"] | tuned.costs["needless"]
-    return tuned.within(cell=list(tuned.costs.loc[known | ~known.any(), "cell"]))
-
-
-@evidence.value
-def silent(tuned: Assay, told: Assay) -> Assay:
-    """The other cells."""
-    return tuned.without(cell=list(told.costs["cell"]))
+    """The cells in which a history is needed; all, if there are none."""
+    return tuned.sensitive if len(tuned.sensitive.costs) else tuned
 
 
 @evidence.value
@@ -156,9 +149,6 @@ def level(confirmed: Mapping[str, Records]) -> float:
 _OWN_RATES = "Each strategy has the learning rate that it chose."
 _ONE_RATE = "One rate for all pipelines; sequential training keeps its own."
 evidence.figure("costs")(lambda told, level: history_costs(told, level, _OWN_RATES))
-evidence.figure("costs_silent", data="costs", when=lambda silent: len(silent.costs))(
-    lambda silent, level: history_costs(silent, level, _OWN_RATES)
-)
 evidence.figure("costs_common", data="costs", when=lambda common: len(common.costs))(
     lambda common, level: history_costs(common, level, _ONE_RATE)
 )

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 
 from layerpipe2.errors import UserError
-from paper_figures import build
+from paper_figures import build, style
 from paper_figures.accuracy.assay import Assay
 from paper_figures.accuracy.early import behind_stash, early
-from paper_figures.accuracy.evidence import decays_above_limit, failures, load, silent, told
+from paper_figures.accuracy.evidence import decays_above_limit, failures, load, told
 from paper_figures.accuracy.longer import fall
+from paper_figures.accuracy.no_history import by_kind, no_history
 from paper_figures.accuracy.tuning import chosen_rates
 from tests import synthetic_records
 
@@ -49,12 +50,48 @@ def test_rows_of_the_field_are_not_judged_as_histories(tmp_path: Path) -> None:
     assert {"stash", "latest"} <= set(records.runs["strategy"])
 
 
-def test_cells_that_tell_nothing_are_drawn_apart() -> None:
-    costs = pd.DataFrame({"cell": ["a", "b", "c"], "sensitive": [True, False, False], "needless": [False, True, False]})
-    some = told(Assay(costs, costs))
-    assert (list(some.rules["cell"]), list(silent(Assay(costs, costs), some).costs["cell"])) == (["a", "b"], ["c"])
-    none = Assay(costs, costs).within(cell="c")
-    assert (list(told(none).costs["cell"]), len(silent(none, told(none)).costs)) == (["c"], 0)
+def test_panels_are_of_cells_that_need_a_history_or_of_all_if_none_does() -> None:
+    costs = pd.DataFrame({"cell": ["a", "b"], "sensitive": [True, False]})
+    assert list(told(Assay(costs, costs)).rules["cell"]) == ["a"]
+    none = Assay(costs, costs).within(cell="b")
+    assert list(told(none).costs["cell"]) == ["b"]
+
+
+def cells() -> pd.DataFrame:
+    """Costs of a cell of each kind, and of a second one that needs no history."""
+    return pd.DataFrame(
+        {
+            "cell": ["untrained", "silent", "spared", "needy", "nats"],
+            "inconsistency": [0.0, 40.0, -0.2, 3.0, 0.01],
+            "inconsistency_low": [-0.1, -40.0, -0.3, 2.0, 0.0],
+            "inconsistency_high": [0.1, 120.0, -0.1, 4.0, 0.015],
+            "delay": 5.0,
+            "margin": [0.5, 0.5, 0.5, 0.5, 0.02],
+            "unit": ["points"] * 4 + ["nats"],
+            "seeds": 5,
+            "sensitive": [False, False, False, True, False],
+            "needless": [False, False, True, False, True],
+            "trained": [False, True, True, True, True],
+        }
+    )
+
+
+def test_every_cell_has_a_line_by_kind_and_by_cost_in_margins() -> None:
+    table = by_kind(Assay(cells(), cells()))
+    assert list(table["cell"]) == ["needy", "nats", "spared", "silent", "untrained"]
+    assert list(table["kind"]) == ["needed", "not needed", "not needed", "can't tell", "hardly trained"]
+    with style.context():
+        figure = no_history(Assay(cells(), cells()), level=0.05)
+    picture, words = figure.axes
+    dots = [line for line in picture.lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in dots] == pytest.approx([6.0, 0.5, -0.4, 80.0, 0.0])
+    assert [line.get_markerfacecolor() == "white" for line in dots] == [False, False, False, True, True]
+    assert [line.get_marker() for line in picture.lines if line.get_marker() in "<>"] == ["<", ">"]
+    said = [text.get_text() for text in words.texts]
+    assert said[:4] == ["+3.00 points", "+5.00", "needed", "5"]
+    note = " ".join(figure.get_supxlabel().split())
+    assert "0.5 points and 0.02 nats" in note
+    assert note.endswith("Arrows: the line goes on.")
 
 
 def test_failures_are_counted_where_there_are_any() -> None:
@@ -103,7 +140,7 @@ def test_the_table_has_means_and_runs_of_one_epoch_are_not_in_it() -> None:
     short = replace(records, epochs=records.epochs[records.epochs["epoch"] == 0])
     table = early({"a": records, "b": short})
     assert table is not None
-    found = table.set_index("strategy")["MLP, digits, momentum 0.9, 9 stages"]
+    found = table.set_index("cell").loc["MLP, digits, momentum 0.9, 9 stages"]
     assert found["EMA lsq"] == f"{first:+.1f} → {last:+.1f}"
     assert early({"b": short}) is None
 
