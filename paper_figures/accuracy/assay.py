@@ -129,7 +129,7 @@ def costs_table(judged: Assay) -> pd.DataFrame:
             "margin": number(2)(row["margin"]),
             "sequential": score(row["whole"]),
             "stash": score(row["reached"]),
-            "the delay costs": interval(row["delay"], row["delay_low"], row["delay_high"]) + _few(row),
+            "the delay costs": interval(row["delay"], row["delay_low"], row["delay_high"]) + few(row),
             "no history costs": interval(row["inconsistency"], row["inconsistency_low"], row["inconsistency_high"]),
             "stash diverged": f"{row['diverged_stash']} of {row['seeds']}",
             "latest diverged": f"{row['diverged_latest']} of {row['seeds']}",
@@ -150,13 +150,19 @@ def seeds(needs: float) -> str:
 
 
 def _would_tell(row: Mapping[str, Any]) -> str:
-    """How many seeds a cell that can't tell would need, at the difference that was found."""
+    """How many seeds a cell that can't tell would need, at the difference that was found, and if that is above 0."""
     if in_place_of_a_verdict(row) != CANNOT_TELL:
         return ""
-    return f" ({seeds(row['needs'])} would)"
+    above = "above 0; " if row["inconsistency_low"] > 0 else ""
+    return f" ({above}{seeds(row['needs'])} would)"
 
 
-def _few(row: Mapping[str, Any]) -> str:
+def failed(row: Mapping[str, Any]) -> str:
+    """How many runs of the latest weights diverged in a cell; empty if none did."""
+    return f" ({row['diverged_latest']} of {row['seeds']} diverged)" if row["diverged_latest"] else ""
+
+
+def few(row: Mapping[str, Any]) -> str:
     """The number of seeds with a baseline, where it is not that of the cell."""
     return "" if row["delay_n"] in (0, row["seeds"]) else f" (n={row['delay_n']})"
 

@@ -4,7 +4,7 @@ Can the weight stash be dropped, and what for? Searches are called ``screen-*``;
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.designs import CELL
 from layerpipe2.lab.judging.history_costs import with_scores
+from layerpipe2.lab.judging.statistics import holm
 from layerpipe2.strategies import DECAY_RULES, find_strategy
 from paper_figures import records as training
 from paper_figures.accuracy.assay import (
     Assay,
     costs_table,
+    failed,
+    few,
     in_place_of_a_verdict,
     long_name,
     rules_table,
@@ -177,6 +180,23 @@ def by_share(shared: Assay | None) -> pd.DataFrame | None:
 
 
 @evidence.value
+def over_all(tuned: Assay, level: float) -> dict[str, int]:
+    """How many cells keep their verdict when Holm's correction runs over all cells, not only those of an experiment."""
+    kept = {"needed": "sensitive", "not_needed": "needless"}
+    return {
+        name: int((tuned.costs[kind].astype(bool) & (holm(tuned.costs[f"p_{kind}"]) < level)).sum())
+        for name, kind in kept.items()
+    }
+
+
+@evidence.value
+def kept_rate(common: Assay) -> str:
+    """Where the latest weights diverge at a rate that all pipelines share; empty if nowhere."""
+    lost = common.costs[common.costs["diverged_latest"] > 0].itertuples()
+    return listed([f"{r.diverged_latest} of {r.seeds} ({r.cell.removesuffix(', one rate')})" for r in lost])
+
+
+@evidence.value
 def failures(shared: Assay | None, level: float) -> list[str]:
     """A line per cell with strategies' own rates in which a run failed: whether the latest weights fail more often."""
     if shared is None:
@@ -233,7 +253,8 @@ def answer(tuned: Assay) -> str:
         mine = sensitive.rules["strategy"].isin(sensitive.aware) & ~sensitive.rules["cell"].isin(kept)
         back = span(sensitive.rules[mine]["share"], lambda value: f"{100 * value:.0f}")
         others = "others" if told - len(kept) > 1 else "other"
-        texts.append(f"In the {others} they win back {back} % of what no history costs.")
+        names = listed([find_strategy(name).label for name in sensitive.aware])
+        texts.append(f"In the {others} these averages ({names}) win back {back} % of what no history costs.")
     if needless:
         where = f"In {plural(needless, 'cell')} no history is needed"
         texts.append(f"{where}: with a rate of their own, the latest weights lose less than the margin.")
@@ -289,22 +310,30 @@ def shown(tuned: Assay, common: Assay) -> dict[str, dict[str, pd.DataFrame]]:
 
 
 @evidence.value
-def cell_table(tuned: Assay) -> pd.DataFrame:
+def cell_table(tuned: Assay, confirmed: Mapping[str, Records]) -> pd.DataFrame:
     """A row per cell for readers, those that need a history first: what it costs, and which strategies do without."""
-    rows = []
+    rows, kept = [], _copies_of_stash(confirmed.values())
     for row in tuned.costs.sort_values(["sensitive", "needless"], ascending=False, kind="stable").to_dict("records"):
         mine = tuned.sensitive.within(cell=row["cell"]).rules
         found = {name: OUTCOMES.get(outcome) for name, outcome in zip(mine["strategy"], mine["outcome"], strict=True)}
         rows.append(
             {
                 "cell": row["cell"],
-                **{title: f"{row[cost]:+.2f} {row['unit']}" for cost, title in COSTS.items()},
+                COSTS["delay"]: f"{row['delay']:+.2f} {row['unit']}{few(row)}",
+                COSTS["inconsistency"]: f"{row['inconsistency']:+.2f} {row['unit']}{failed(row)}",
                 "a history is": in_place_of_a_verdict(row) or "needed",
+                "stash keeps": f"{kept[row['cell']]:.1f} copies",
                 "lose nothing": "; ".join(_named(found, Answer.YES)) or "–",
                 "lose": "; ".join(_named(found, Answer.NO)) or "–",
             }
         )
     return pd.DataFrame(rows, dtype=object)
+
+
+def _copies_of_stash(every: Iterable[Records]) -> dict[str, float]:
+    """Copies of the weights that exact stashing keeps beside the latest ones, in each cell."""
+    runs = pd.concat([one.all_runs.query("strategy == 'stash'") for one in every], ignore_index=True)
+    return {long_name(row): row["history_copies"] for row in runs.to_dict("records")}
 
 
 def _named(found: Mapping[str, Answer | None], answer: Answer) -> list[str]:
@@ -315,9 +344,9 @@ def _named(found: Mapping[str, Answer | None], answer: Answer) -> list[str]:
 def shown_losses(found: Assay) -> str:
     """Which strategies are shown to lose nothing in any cell that tells, and which to lose in one."""
     answers = {name: found.answer(name) for name in dict.fromkeys(found.rules["strategy"])}
-    kept, lost = (listed(_named(answers, one) or ["no strategy"]) for one in (Answer.YES, Answer.NO))
+    kept, lost = (listed(_named(answers, one) or ["none"]) for one in (Answer.YES, Answer.NO))
     cells = plural(len(found.sensitive.costs), "cell")
-    return f"{kept} can be shown to lose nothing in all of {cells} that tell it, and {lost} to lose in at least one"
+    return f"shown to lose nothing in all of {cells} that tell it: {kept}; shown to lose in at least one: {lost}"
 
 
 @evidence.value

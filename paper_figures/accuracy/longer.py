@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 
 from layerpipe2.lab.judging.designs import LATEST, SEQUENTIAL, STASH
 from layerpipe2.lab.looks import look
+from layerpipe2.strategies import find_strategy
 from paper_figures import style
-from paper_figures.accuracy.assay import Assay, interval, score
+from paper_figures.accuracy.assay import Assay, interval, rules_table, score
 from paper_figures.accuracy.evidence import COSTS, LONG, cost_ends, evidence
 from paper_figures.records import Records
 from paper_figures.text import listed, percent, span
-from paper_figures.verdicts import Answer
+from paper_figures.verdicts import OUTCOMES, Answer
 
 _PART = 3
 """A cost is asked to fall to one in so many."""
@@ -28,7 +29,9 @@ def longer(found: Mapping[str, Records], assays: Mapping[str, Assay]) -> dict[st
     rows = [row for pair in both for row in pair]
     table = pd.DataFrame([_readable(row) for row in rows], dtype=object)
     said = [fall(*pair, cost) for pair in both for cost in COSTS]
-    return {"rows": rows, "table": table, "said": said, "answer": _answer(both)} if rows else None
+    rules = [assays[name].without(rate="common").sensitive.rules for name in pairs.values()]
+    answer = f"{_answer(both)}; {_lost(rules)}"
+    return {"rows": rows, "table": table, "said": said, "answer": answer} if rows else None
 
 
 def _answer(pairs: Sequence[tuple[Any, Any]]) -> str:
@@ -36,9 +39,20 @@ def _answer(pairs: Sequence[tuple[Any, Any]]) -> str:
     found: dict[Answer, list[str]] = {answer: [] for answer in _WORDS}
     for pair in pairs:
         for cost, title in COSTS.items():
-            found[fallen(*pair, cost)].append(f"what {title} in {pair[0]['cell']} ({_share(*pair, cost)})")
+            of = f"{_share(*pair, cost)}{_failed(pair[1], cost)}"
+            found[fallen(*pair, cost)].append(f"what {title} in {pair[0]['cell']} ({of})")
     yes, no, unsure = (listed(costs or ["nothing"]) for costs in found.values())
     return f"Shown to fall below a third at matched length: {yes}; shown not to: {no}; neither: {unsure}"
+
+
+def _lost(tables: Sequence[pd.DataFrame]) -> str:
+    """The strategies with a history that are shown to lose in the longer runs."""
+    rows = [row for table in tables for row in table.to_dict("records") if row["strategy"] != LATEST]
+    lost = [row for row in rows if OUTCOMES.get(row["outcome"]) == Answer.NO]
+    named = [
+        f"{find_strategy(row['strategy']).label} in {row['cell']} ({row['mean']:+.2f} {row['unit']})" for row in lost
+    ]
+    return f"averages shown to lose more than the margin against exact stashing there: {listed(named or ['none'])}"
 
 
 def _row(records: Records, assay: Assay) -> dict[str, Any]:
@@ -82,11 +96,25 @@ def fallen(short: Mapping[str, Any], long: Mapping[str, Any], cost: str) -> Answ
 def fall(short: Mapping[str, Any], long: Mapping[str, Any], cost: str) -> str:
     """What a cost falls to, and whether it is shown to fall to a third."""
     what = f"{short['cell']}, {long['epochs']} instead of {short['epochs']} epochs: what {COSTS[cost]}"
-    return f"{what} is {_share(short, long, cost)}, {_WORDS[fallen(short, long, cost)]} below a third."
+    found = f"{_share(short, long, cost)}{_failed(long, cost)}"
+    return f"{what} is {found}, {_WORDS[fallen(short, long, cost)]} below a third."
 
 
 def _share(short: Mapping[str, Any], long: Mapping[str, Any], cost: str) -> str:
     return f"{percent(long[cost] / short[cost]) if short[cost] > 0 else 'an undefined share'} of before"
+
+
+def _failed(long: Mapping[str, Any], cost: str) -> str:
+    """How many of the longer runs of the latest weights count as guessing."""
+    lost = long["diverged_latest"] if cost == "inconsistency" else 0
+    return f"; {lost} of {long['seeds']} runs diverged" if lost else ""
+
+
+@evidence.value
+def averages(found: Mapping[str, Records], assays: Mapping[str, Assay]) -> pd.DataFrame:
+    """Every strategy of the longer runs against exact stashing, for readers."""
+    tables = [rules_table(assays[name].without(rate="common")) for name in found if name.endswith(LONG)]
+    return pd.concat([pd.DataFrame(), *tables], ignore_index=True)
 
 
 evidence.table("longer", shown=None, when=lambda longer: longer is not None)(lambda longer: longer["table"])

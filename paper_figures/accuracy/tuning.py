@@ -16,9 +16,13 @@ from paper_figures.text import network_label, plural, span
 
 
 def chosen_rates(trials: pd.DataFrame, networks: list[str]) -> pd.DataFrame:
-    """The learning rate that each strategy's study chose on each network; an asterisk: at an end of its last range."""
-    best = chosen_trials(trials)
-    rate = {(r.network, r.strategy): f"{r.lr:.3g}{'*' * bool(r.edge)}" for r in best.itertuples()}
+    """The learning rate that each strategy's study chose on each network.
+
+    An asterisk: at an end of its last range, or of the list that all have tried.
+    """
+    best, tried = chosen_trials(trials), trials.groupby(["network", "strategy"])["lr"].agg(frozenset)
+    ends = {trials["lr"].min(), trials["lr"].max()} if len(tried) > 1 and tried.nunique() == 1 else set()
+    rate = {(r.network, r.strategy): f"{r.lr:.3g}{'*' * bool(r.edge or r.lr in ends)}" for r in best.itertuples()}
     names = ordered(best["strategy"])
     columns = {network_label(one): [rate.get((one, name), "none") for name in names] for one in networks}
     return pd.DataFrame({"strategy": labels(names)} | columns)

@@ -192,7 +192,8 @@ def test_the_answer_of_several_cells_counts_them() -> None:
     assert decided(split) == (2, 2)
     assert answer(split) == (
         "**In 1 of 2 cells** in which the weights of the backward pass matter (of 2 tried), an average that follows "
-        "the delay is shown to lose less than the margin. In the other they win back -208 % of what no history costs."
+        "the delay is shown to lose less than the margin. In the other these averages (EMA window and EMA span) win "
+        "back -208 % of what no history costs."
     )
     assert answer(split.within(network="mlp")) == (
         "**No: in the one cell** in which the weights of the backward pass matter (of 1 tried), every average that "

@@ -68,7 +68,9 @@ def cells() -> pd.DataFrame:
             "delay": 5.0,
             "margin": [0.5, 0.5, 0.5, 0.5, 0.02],
             "unit": ["points"] * 4 + ["nats"],
+            "delay_n": [5, 5, 5, 3, 5],
             "seeds": 5,
+            "diverged_latest": [0, 2, 0, 0, 0],
             "sensitive": [False, False, False, True, False],
             "needless": [False, False, True, False, True],
             "trained": [False, True, True, True, True],
@@ -88,7 +90,8 @@ def test_every_cell_has_a_line_by_kind_and_by_cost_in_margins() -> None:
     assert [line.get_markerfacecolor() == "white" for line in dots] == [False, False, False, True, True]
     assert [line.get_marker() for line in picture.lines if line.get_marker() in "<>"] == ["<", ">"]
     said = [text.get_text() for text in words.texts]
-    assert said[:4] == ["+3.00 points", "+5.00", "needed", "5"]
+    assert said[:4] == ["+3.00 points", "+5.00 (n=3)", "needed", "5"]
+    assert said[12:15] == ["+40.00 points", "+5.00", "can't tell (2 of 5 diverged)"]
     note = " ".join(figure.get_supxlabel().split())
     assert "0.5 points and 0.02 nats" in note
     assert note.endswith("Arrows: the line goes on.")
@@ -131,6 +134,18 @@ def test_the_chosen_rates_have_a_column_per_network() -> None:
     assert both.to_dict("list") == {"strategy": ["stash"], "MLP": ["0.2*"], "CNN": ["0.01"]}
     losses = chosen_rates(pd.DataFrame(rows[:3], columns=names).rename(columns={"val_accuracy": "val_loss"}), ["mlp"])
     assert losses.to_dict("list") == {"strategy": ["stash"], "MLP": ["0.1"]}
+
+
+def test_a_rate_at_an_end_of_a_common_list_has_an_asterisk() -> None:
+    tried = {"stash": {0.1: 0.9, 0.2: 0.8, 0.4: 0.7}, "latest": {0.1: 0.7, 0.2: 0.8, 0.4: 0.6}}
+    rows = [
+        {"network": "mlp", "strategy": name, "round": 0, "trial": trial, "status": "completed", "edge": False}
+        | {"lr": lr, "val_accuracy": accuracy}
+        for name, found in tried.items()
+        for trial, (lr, accuracy) in enumerate(found.items())
+    ]
+    table = chosen_rates(pd.DataFrame(rows), ["mlp"]).set_index("strategy")["MLP"]
+    assert table.to_dict() == {"stash": "0.1*", "latest": "0.2"}
 
 
 def test_the_table_has_means_and_runs_of_one_epoch_are_not_in_it() -> None:
