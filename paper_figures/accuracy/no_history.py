@@ -9,7 +9,7 @@ from matplotlib.ticker import NullLocator
 
 from layerpipe2.lab.judging.designs import LATEST
 from paper_figures import style
-from paper_figures.accuracy.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, failed, few, in_place_of_a_verdict
+from paper_figures.accuracy.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, few, in_place_of_a_verdict
 from paper_figures.accuracy.evidence import evidence
 from paper_figures.text import amount, listed
 
@@ -18,12 +18,13 @@ _ORDER = [_NEEDED, NOT_NEEDED, CANNOT_TELL, UNTRAINED]
 _ENDS = (-30.0, 60.0)
 """Of the axis, in margins; an interval that goes on has an arrow."""
 _TICKS = (-10, -1, 0, 1, 10)
-_COLUMNS = (0.0, 0.32, 0.55, 0.94)
+_COLUMNS = (0.0, 0.3, 0.575, 0.64)
 """Where the words beside the picture begin."""
 _NOTE = (
     "Dots: mean cost of the latest weights against exact stashing; lines: {interval} % intervals over n seeds. Grey: "
-    "the margin ({margins}); right of it something is lost. Filled: shown on its side of the margin. "
-    "Delay: what exact stashing loses against sequential training. The axis is linear in the margin, then logarithmic."
+    "the margin ({margins}); right of it something is lost. Filled: shown on its side of the margin. Diverged: of the "
+    "latest weights. Delay: what exact stashing loses against sequential training. The axis is linear in the margin, "
+    "then logarithmic."
 )
 
 
@@ -40,14 +41,15 @@ def by_kind(found: Assay) -> pd.DataFrame:
 def no_history(tuned: Assay, level: float) -> Figure:
     """Dots with intervals on an axis that is linear within the margin and logarithmic beyond; costs in words."""
     table = by_kind(tuned)
-    figure, axes = style.canvas(1.5 + 0.2 * len(table), columns=2, sharey=True, width_ratios=(1, 1.2))
+    figure, axes = style.canvas(1.5 + 0.2 * len(table), columns=2, sharey=True, width_ratios=(1, 1.75))
     axis, words = axes.flat
     cut = False
     for place, row in enumerate(table.to_dict("records")):
         cut |= _line(axis, place, row)
         costs = f"{row['inconsistency']:+.2f} {row['unit']}", f"{row['delay']:+.2f}{few(row)}"
-        _say(words, place, *costs, row["kind"] + failed(row), row["seeds"])
-    _say(words, -1, "no history", "delay", "a history is", "n", fontweight="bold")
+        lost = f", {row['diverged_latest']} diverged" if row["diverged_latest"] else ""
+        _say(words, place, *costs, row["seeds"], row["kind"] + lost)
+    _say(words, -1, "no history", "delay", "n", "a history is", fontweight="bold")
     words.set_axis_off()
     _axis(axis, table)
     style.title(figure, "What is lost without a weight history, where each strategy has its own rate")

@@ -90,8 +90,8 @@ def test_every_cell_has_a_line_by_kind_and_by_cost_in_margins() -> None:
     assert [line.get_markerfacecolor() == "white" for line in dots] == [False, False, False, True, True]
     assert [line.get_marker() for line in picture.lines if line.get_marker() in "<>"] == ["<", ">"]
     said = [text.get_text() for text in words.texts]
-    assert said[:4] == ["+3.00 points", "+5.00 (n=3)", "needed", "5"]
-    assert said[12:15] == ["+40.00 points", "+5.00", "can't tell (2 of 5 diverged)"]
+    assert said[:4] == ["+3.00 points", "+5.00 (n=3)", "5", "needed"]
+    assert said[12:16] == ["+40.00 points", "+5.00", "5", "can't tell, 2 diverged"]
     note = " ".join(figure.get_supxlabel().split())
     assert "0.5 points and 0.02 nats" in note
     assert note.endswith("Arrows: the line goes on.")
