@@ -211,6 +211,7 @@ DICTS = {"validation": lambda: DataLoader([{"x": torch.zeros(12), "y": 1}])}
 CHANGED = "weights were changed between two updates (a callback that clamps"
 WHILE_TRAINING = "was changed while training (by a callback?)"
 LOOKS = "a callback or hook looks into a mini-batch, but several"
+CLIPPINGS = "rank 1 differs from rank 0 in drain, clipping, seed of the stages: False, 0.5, 7 against"
 SHORTER = "a DataLoader of length 8 has given 5 mini-batches only, but several processes"
 NOISY = "the loss draws random numbers from torch's default generator, from which a DataLoader"
 BY_ONE = [
@@ -266,7 +267,8 @@ BY_TWO = [
     (partial(fit, left), "stage 1 computes with a value of stage 0 that doesn't come by its input"),
     (call, "has some of the stages only; call the Trainer's predict"),
     (partial(in_process, Case(), stages_per_process=[1, 2]), "[1, 2]; give 2 numbers that add up to 4"),
-    *((work, "rank 1 differs from rank 0 in drain, clipping, seed of") for work in (two_clippings, slow_to_tell)),
+    (two_clippings, CLIPPINGS),
+    (slow_to_tell, CLIPPINGS),
     (partial(in_process, Case(), recompute_activations=True), "give strategy 'stash'"),
 ]
 
