@@ -38,6 +38,8 @@ def long_name(cell: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
+NEEDED = "needed"
+"""What a history is where strategies are judged."""
 CANNOT_TELL, NOT_NEEDED, UNTRAINED = "can't tell", "not needed", "hardly trained"
 """What stands in place of a verdict on a history: nothing is shown, none is needed, or stash gains too little."""
 

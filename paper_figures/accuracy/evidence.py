@@ -19,6 +19,7 @@ from layerpipe2.lab.judging.statistics import holm
 from layerpipe2.strategies import DECAY_RULES, find_strategy
 from paper_figures import records as training
 from paper_figures.accuracy.assay import (
+    NEEDED,
     Assay,
     costs_table,
     failed,
@@ -201,8 +202,7 @@ def failures(shared: Assay | None, level: float) -> list[str]:
     """A line per cell with strategies' own rates in which a run failed: whether the latest weights fail more often."""
     if shared is None:
         return []
-    table = shared.without(rate="common").costs
-    table = table[table["diverged_latest"] + table["diverged_stash"] > 0]
+    table = shared.costs[shared.costs["diverged_latest"] + shared.costs["diverged_stash"] > 0]
     return [
         _failures(row, "shown" if row["p_diverges"] < level / 2 else "not shown") for row in table.to_dict("records")
     ]
@@ -321,7 +321,7 @@ def cell_table(tuned: Assay, confirmed: Mapping[str, Records]) -> pd.DataFrame:
                 "cell": row["cell"],
                 COSTS["delay"]: f"{row['delay']:+.2f} {row['unit']}{few(row)}",
                 COSTS["inconsistency"]: f"{row['inconsistency']:+.2f} {row['unit']}{failed(row)}",
-                "a history is": in_place_of_a_verdict(row) or "needed",
+                "a history is": in_place_of_a_verdict(row) or NEEDED,
                 "stash keeps": f"{kept[row['cell']]:.1f} copies",
                 "lose nothing": "; ".join(_named(found, Answer.YES)) or "–",
                 "lose": "; ".join(_named(found, Answer.NO)) or "–",

@@ -23,15 +23,18 @@ _PART = 3
 
 @evidence.value
 def longer(found: Mapping[str, Records], assays: Mapping[str, Assay]) -> dict[str, Any] | None:
-    """A short and a long row for each pair, their table, and what the costs fall to; None without any."""
+    """A short and a long row for each pair, tables of them and of all strategies, what costs fall to; None if none."""
     pairs = {name.removesuffix(LONG): name for name in found if name.endswith(LONG)}
+    if not pairs:
+        return None
     both = [(_row(found[a], assays[a]), _row(found[b], assays[b])) for a, b in pairs.items()]
     rows = [row for pair in both for row in pair]
     table = pd.DataFrame([_readable(row) for row in rows], dtype=object)
     said = [fall(*pair, cost) for pair in both for cost in COSTS]
-    rules = [assays[name].without(rate="common").sensitive.rules for name in pairs.values()]
-    answer = f"{_answer(both)}; {_lost(rules)}"
-    return {"rows": rows, "table": table, "said": said, "answer": answer} if rows else None
+    long = [assays[name].without(rate="common") for name in pairs.values()]
+    averages = pd.concat(map(rules_table, long), ignore_index=True)
+    answer = f"{_answer(both)}; {_lost(long)}"
+    return {"rows": rows, "table": table, "averages": averages, "said": said, "answer": answer}
 
 
 def _answer(pairs: Sequence[tuple[Any, Any]]) -> str:
@@ -45,9 +48,9 @@ def _answer(pairs: Sequence[tuple[Any, Any]]) -> str:
     return f"Shown to fall below a third at matched length: {yes}; shown not to: {no}; neither: {unsure}"
 
 
-def _lost(tables: Sequence[pd.DataFrame]) -> str:
+def _lost(long: Sequence[Assay]) -> str:
     """The strategies with a history that are shown to lose in the longer runs."""
-    rows = [row for table in tables for row in table.to_dict("records") if row["strategy"] != LATEST]
+    rows = [row for one in long for row in one.sensitive.rules.to_dict("records") if row["strategy"] != LATEST]
     lost = [row for row in rows if OUTCOMES.get(row["outcome"]) == Answer.NO]
     named = [
         f"{find_strategy(row['strategy']).label} in {row['cell']} ({row['mean']:+.2f} {row['unit']})" for row in lost
@@ -108,13 +111,6 @@ def _failed(long: Mapping[str, Any], cost: str) -> str:
     """How many of the longer runs of the latest weights count as guessing."""
     lost = long["diverged_latest"] if cost == "inconsistency" else 0
     return f"; {lost} of {long['seeds']} runs diverged" if lost else ""
-
-
-@evidence.value
-def averages(found: Mapping[str, Records], assays: Mapping[str, Assay]) -> pd.DataFrame:
-    """Every strategy of the longer runs against exact stashing, for readers."""
-    tables = [rules_table(assays[name].without(rate="common")) for name in found if name.endswith(LONG)]
-    return pd.concat([pd.DataFrame(), *tables], ignore_index=True)
 
 
 evidence.table("longer", shown=None, when=lambda longer: longer is not None)(lambda longer: longer["table"])

@@ -9,12 +9,11 @@ from matplotlib.ticker import NullLocator
 
 from layerpipe2.lab.judging.designs import LATEST
 from paper_figures import style
-from paper_figures.accuracy.assay import CANNOT_TELL, NOT_NEEDED, UNTRAINED, Assay, few, in_place_of_a_verdict
+from paper_figures.accuracy.assay import CANNOT_TELL, NEEDED, NOT_NEEDED, UNTRAINED, Assay, few, in_place_of_a_verdict
 from paper_figures.accuracy.evidence import evidence
 from paper_figures.text import amount, listed
 
-_NEEDED = "needed"
-_ORDER = [_NEEDED, NOT_NEEDED, CANNOT_TELL, UNTRAINED]
+_ORDER = [NEEDED, NOT_NEEDED, CANNOT_TELL, UNTRAINED]
 _ENDS = (-30.0, 60.0)
 """Of the axis, in margins; an interval that goes on has an arrow."""
 _TICKS = (-10, -1, 0, 1, 10)
@@ -30,7 +29,7 @@ _NOTE = (
 
 def by_kind(found: Assay) -> pd.DataFrame:
     """The costs of all cells with their ``kind``, those that need a history first, the dearest of a kind first."""
-    kinds = [in_place_of_a_verdict(row) or _NEEDED for row in found.costs.to_dict("records")]
+    kinds = [in_place_of_a_verdict(row) or NEEDED for row in found.costs.to_dict("records")]
     table = found.costs.assign(
         kind=kinds, place=list(map(_ORDER.index, kinds)), gain=-found.costs["inconsistency"] / found.costs["margin"]
     )
@@ -67,7 +66,7 @@ def _line(axis: Any, place: int, row: dict[str, Any]) -> bool:
     for edge, marker in cut:
         axis.plot(edge, place, marker, color="#222222", markersize=3.5, clip_on=False)
     colour = style.line(LATEST)["color"]
-    face = colour if row["kind"] in (_NEEDED, NOT_NEEDED) else "white"
+    face = colour if row["kind"] in (NEEDED, NOT_NEEDED) else "white"
     axis.plot(mean, place, "o", markersize=5, markerfacecolor=face, markeredgecolor=colour, zorder=3)
     return bool(cut)
 
