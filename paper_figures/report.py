@@ -3,6 +3,7 @@
 Its figures, tables, claims and values stand with their questions; here are its records, and what was trained.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from paper_figures import records as training
 from paper_figures import theory as tables
+from paper_figures.accuracy import original
 from paper_figures.accuracy.assay import Assay
 from paper_figures.page import report
 from paper_figures.pipelines import regimes
@@ -30,14 +32,20 @@ def load(results: Path) -> dict[str, Any]:
     """
     records, theory = training.load(results), tables.load(results / "theory")
     settings = ComparisonSettings.of(records.experiment)
-    return known(records, theory, settings, regimes.load(results / "pipelines" / "map"))
+    measured = regimes.load(results / "pipelines" / "map")
+    return known(records, theory, settings, measured, original.answers(results))
 
 
 def known(
-    records: Records, theory: Theory, settings: ComparisonSettings, measured: Regimes | None = None
+    records: Records,
+    theory: Theory,
+    settings: ComparisonSettings,
+    measured: Regimes | None = None,
+    originals: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What all parts of the report ask for by name."""
+    """What all parts of the report ask for by name; ``originals`` says what the paper's network and data gave."""
     found = {"records": records, "theory": theory, "settings": settings, "regimes": measured, "level": settings.level}
+    found |= {"originals": originals}
     return {**found, **vars(theory), "networks": records.networks}
 
 

@@ -1,7 +1,7 @@
 """The three answers that a reader wants first, from the cells of the default study: in words, and in a picture."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,10 +20,10 @@ from paper_figures.verdicts import OUTCOMES, Answer
 
 
 @report.value
-def answers(judged: Assay) -> pd.DataFrame | None:
+def answers(judged: Assay, originals: Sequence[str]) -> pd.DataFrame | None:
     """Question and answer: whether old weights matter, whether an average stands in for them, what the delay costs.
 
-    None without cells.
+    And what runs of the paper's network and data said, if there are any. None without cells.
     """
     if not len(judged.costs):
         return None
@@ -31,6 +31,7 @@ def answers(judged: Assay) -> pd.DataFrame | None:
         ("Does it matter which weights the backward pass uses?", _matter(judged)),
         ("Can a moving average stand in for the stored ones?", _stand_in(judged)),
         ("Is pipelining then free?", _delay(judged)),
+        *(("And for the paper's network and data?", text) for text in originals),
     ]
     return pd.DataFrame(rows, columns=["question", "answer"])
 

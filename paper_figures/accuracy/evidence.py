@@ -39,7 +39,19 @@ from paper_figures.verdicts import CLAIM, OUTCOMES, Answer, Verdict
 
 evidence = Page(
     "evidence",
-    *("cells", "strategies", "common", "longer", "why", "recalled", "start", "plateau", "screening", "method"),
+    *(
+        "original",
+        "cells",
+        "strategies",
+        "common",
+        "longer",
+        "why",
+        "recalled",
+        "start",
+        "plateau",
+        "screening",
+        "method",
+    ),
 )
 SCREEN = "screen-"
 """What the names of the coarse searches begin with."""

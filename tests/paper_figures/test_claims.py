@@ -175,7 +175,7 @@ def test_recorded_delays_that_are_not_the_derived_ones_are_found() -> None:
 
 def told(**points: np.ndarray) -> list[str]:
     """The three answers of the default study on a cell of per cent by seed."""
-    return list(answers(Assay.of(share_rule.runs(**points), share_rule.SETTINGS))["answer"])
+    return list(answers(Assay.of(share_rule.runs(**points), share_rule.SETTINGS), ())["answer"])
 
 
 def test_the_answers_name_what_is_lost_and_who_stands_in() -> None:
