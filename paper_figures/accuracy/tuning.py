@@ -20,12 +20,18 @@ def chosen_rates(trials: pd.DataFrame, networks: list[str]) -> pd.DataFrame:
 
     An asterisk: at an end of its last range, or of the list that all have tried.
     """
-    best, tried = chosen_trials(trials), trials.groupby(["network", "strategy"])["lr"].agg(frozenset)
-    ends = {trials["lr"].min(), trials["lr"].max()} if len(tried) > 1 and tried.nunique() == 1 else set()
+    best, ends = chosen_trials(trials), list_ends(trials)
     rate = {(r.network, r.strategy): f"{r.lr:.3g}{'*' * bool(r.edge or r.lr in ends)}" for r in best.itertuples()}
     names = ordered(best["strategy"])
     columns = {network_label(one): [rate.get((one, name), "none") for name in names] for one in networks}
     return pd.DataFrame({"strategy": labels(names)} | columns)
+
+
+def list_ends(trials: pd.DataFrame) -> dict[float, str]:
+    """``lowest`` and ``highest``, by rate, of the list that all studies have tried; empty if they share none."""
+    tried = trials.groupby(["network", "strategy"])["lr"].agg(frozenset)
+    shared = len(tried) > 1 and tried.nunique() == 1
+    return {trials["lr"].min(): "lowest", trials["lr"].max(): "highest"} if shared else {}
 
 
 @report.value

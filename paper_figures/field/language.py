@@ -8,6 +8,7 @@ import pandas as pd
 from layerpipe2.lab.judging.designs import SEQUENTIAL, STASH
 from layerpipe2.lab.judging.statistics import holm
 from layerpipe2.strategies import find_strategy
+from paper_figures.accuracy.tuning import list_ends
 from paper_figures.field.page import above, field, loses, mean_and_ends, two_sided
 from paper_figures.field.tables import interval, p_value
 from paper_figures.records import Records
@@ -27,18 +28,14 @@ def losses(language: Sequence[Records]) -> pd.DataFrame:
         interval), gain (under stash), gain_low, gain_high, p (of the gain, Holm-adjusted over all rows) and copies.
     """
     rows = [
-        {"stages": int(records.runs["num_stages"].max())} | _row(records.runs, name, _ends(records))
+        {"stages": int(records.runs["num_stages"].max())} | _row(records.runs, name, ends)
         for records in language
+        for ends in [{} if records.tuning is None else list_ends(records.tuning)]
         for name in dict.fromkeys(records.runs["strategy"])
     ]
     columns = ["stages", "strategy", "lr", "end", "loss", "n", "diverged", "cost", "low", "high", "gain", "gain_low"]
     table = pd.DataFrame(rows, columns=[*columns, "gain_high", "p", "copies"])
     return table.assign(p=holm(table["p"].to_numpy(dtype=float)) if len(table) else [])
-
-
-def _ends(records: Records) -> dict[float, str]:
-    tried = pd.Series(dtype=float) if records.tuning is None else records.tuning["lr"]
-    return {tried.min(): "lowest", tried.max(): "highest"}
 
 
 def _row(runs: pd.DataFrame, name: str, ends: Mapping[float, str]) -> dict[str, object]:

@@ -150,7 +150,8 @@ def test_a_language_model_is_judged_by_its_loss(page):
     rows[-1] |= {"test_loss": math.nan}
     runs = pd.DataFrame(rows).assign(status="completed", history_copies=1.0, num_stages=3)
     runs.loc[runs["test_loss"].isna(), "status"] = "diverged"
-    found = losses([SimpleNamespace(runs=runs, tuning=pd.DataFrame({"lr": [1e-4, 1e-3]}))]).set_index("strategy")
+    tried = [{"network": "gpt-small", "strategy": name, "lr": lr} for name in made for lr in (1e-4, 1e-3)]
+    found = losses([SimpleNamespace(runs=runs, tuning=pd.DataFrame(tried))]).set_index("strategy")
     assert set(found["end"]) == {"highest"}
     assert found["n"].to_dict() == {"sequential": 5, "stash": 5, "feedback": 5, "pair": 4}
     assert found["diverged"].to_dict() == {"sequential": 0, "stash": 0, "feedback": 0, "pair": 1}
