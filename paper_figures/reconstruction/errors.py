@@ -53,7 +53,7 @@ def reconstruction(records: Records) -> Figure:
     drawn = drawn[~drawn["strategy"].isin(alike)]
     networks = [name for name in records.networks if name in set(table["network"])] or records.networks[:1]
     figure, axes = style.panels(
-        networks, 2.7, "delay (updates)", "relative error of reconstructed\nweights (log scale)"
+        networks, 3.5, "delay (updates)", "relative error of reconstructed\nweights (log scale)"
     )
     for network, axis in axes.items():
         _draw(axis, drawn[drawn["network"] == network])
