@@ -139,9 +139,18 @@ def assay(records: Records) -> Assay:
 
 
 @evidence.value
-def tuned(judged: Assay) -> Assay:
-    """The cells in which strategies don't share one learning rate."""
-    return judged.without(rate="common")
+def tuned(judged: Assay, confirmed: Mapping[str, Records]) -> Assay:
+    """The cells in which strategies don't share one learning rate.
+
+    Raises:
+        UserError: if there are none yet.
+    """
+    found = judged.without(rate="common")
+    if not len(found.costs):
+        names = listed(confirmed)
+        what = f"{names}: no cell has two seeds of exact stashing and of the latest weights yet"
+        raise UserError(f"{what}; go on: python -m experiments.run {next(iter(confirmed))}")
+    return found
 
 
 @evidence.value

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.designs import STASH
 from layerpipe2.lab.looks import look, ordered
+from layerpipe2.strategies import find_strategy
 from paper_figures import records as training
 from paper_figures import style
 from paper_figures.accuracy.assay import Assay, costs_table, long_name, rules_table
@@ -46,13 +47,14 @@ def title(records: Records) -> str:
 
 
 def answers(results: Path) -> list[str]:
-    """What each such experiment says that is published: both costs, and the verdict on C6.
+    """What each such experiment says that is published and has two seeds: both costs, and the verdict on C6.
 
     Raises:
         UserError: if its tables are broken.
     """
     every = (training.load(path) for path in sorted((results / "evidence").glob("evidence-resnet18*/tables")))
-    return [_answer(one) for one in every if one.experiment["published"] and is_original(one)]
+    shown = [one for one in every if one.experiment["published"] and is_original(one)]
+    return [_answer(one) for one in shown if len(assay(one).costs)]
 
 
 def _answer(records: Records) -> str:
@@ -81,10 +83,25 @@ def asked(originals: Mapping[str, Records]) -> dict[str, dict[str, Any]]:
             "title": title(one),
             "verdict": verdict(one),
             "plan": one.experiment,
+            "reached": reached(one),
             "rules": rules_table(assay(one)),
         }
         for name, one in originals.items()
     }
+
+
+def reached(records: Records) -> pd.DataFrame:
+    """A row per number of stages and strategy, for readers: its rate, mean test accuracy with its range, and n."""
+    rows = []
+    for (stages, name), runs in records.runs.groupby(["num_stages", "strategy"]):
+        done = 100 * runs.loc[runs["status"] == "completed", "test_accuracy"]
+        found = f"{done.mean():.2f} [{done.min():.2f}, {done.max():.2f}]" if len(done) else "–"
+        rows.append(
+            {"stages": stages, "strategy": name, "learning rate": f"{runs['lr'].iloc[0]:.3g}"}
+            | {"test accuracy, mean and range (%)": found, "n": len(done), "diverged": len(runs) - len(done)}
+        )
+    table = records.sorted(pd.DataFrame(rows, dtype=object))
+    return table.assign(strategy=[find_strategy(name).label for name in table["strategy"]])
 
 
 @evidence.value

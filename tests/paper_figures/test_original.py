@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from layerpipe2.errors import UserError
 from layerpipe2.lab.judging.designs import COLUMNS
 from paper_figures import build
 from paper_figures.accuracy.original import answers, curves, draw
@@ -14,15 +16,22 @@ from tests import synthetic_records
 WHERE = {"network": "resnet18", "dataset": "cifar100", "width": 16, "planned": 24}
 
 
-def made(results: Path, name: str = "evidence-resnet18-narrow", finished: int = 24, **changes: object) -> Path:
+def made(
+    results: Path, name: str = "evidence-resnet18-narrow", finished: int = 24, seeds: int = 3, **changes: object
+) -> Path:
     """Tables of runs of ResNet-18 at 10 stages, of an experiment with this name."""
-    tables = synthetic_records.make(units={"resnet18": 10}, groups=(1,))
+    tables = synthetic_records.make(seeds, units={"resnet18": 10}, groups=(1,))
     tables["runs"]["dataset"] = "cifar100"
-    tables["times"] = tables["runs"][[*COLUMNS["times"]]]
+    tables["times"] = times(tables)
     folder = synthetic_records.write(results / "evidence" / name / "tables", tables)
     experiment = {**synthetic_records.EXPERIMENT, **WHERE, "name": name, "finished": finished, **changes}
     (folder / "experiment.json").write_text(json.dumps(experiment))
     return folder
+
+
+def times(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The table of times that belongs to others."""
+    return tables["runs"][[*COLUMNS["times"]]]
 
 
 def page(results: Path, out: Path, name: str) -> dict[str, str]:
@@ -52,6 +61,23 @@ def test_another_network_has_no_such_part(tmp_path: Path) -> None:
     (folder / "runs.csv").write_text(runs.replace("cifar100", "digits"))
     assert "original" not in page(tmp_path, tmp_path / "out", folder.parent.name)
     assert answers(tmp_path) == []
+
+
+def test_one_seed_is_shown_and_judges_nothing(tmp_path: Path) -> None:
+    made(tmp_path, seeds=1, finished=8, published=True)
+    assert answers(tmp_path) == []
+    with pytest.raises(UserError, match="no cell has two seeds of exact stashing and of the latest weights yet; go on"):
+        build.write_page("evidence-resnet18-narrow", tmp_path, tmp_path)
+    other = synthetic_records.make()
+    synthetic_records.write(tmp_path / "evidence" / "evidence-a" / "tables", other | {"times": times(other)})
+    build.write_page("evidence", tmp_path, tmp_path)
+    text = (tmp_path / "evidence" / "original.md").read_text()
+    assert "10 stages: one seed so far.**" in text
+    assert "**Incomplete**: 8 of 24 runs are done" in text
+    assert "One seed judges nothing" in text
+    stash = synthetic_records.make(1, units={"resnet18": 10}, groups=(1,))["runs"].set_index("strategy").loc["stash"]
+    accuracy = f"{100 * stash['test_accuracy']:.2f}"
+    assert f"| 10 | stash | 0.02 | {accuracy} [{accuracy}, {accuracy}] | 1 | 0 |" in text
 
 
 def test_the_report_says_both_costs_and_the_verdict_of_what_is_published(tmp_path: Path) -> None:
