@@ -108,12 +108,13 @@ def reached(records: Records) -> pd.DataFrame:
 def beside(originals: Mapping[str, Records], folder: Path) -> pd.DataFrame | None:
     """What the delay and no history cost there, below the cells of the default study, if that has been collected.
 
-    None without such experiments.
+    None if none of these experiments has costs.
     """
-    if not originals:
+    found = [assay(one) for one in originals.values()]
+    if not any(len(one.costs) for one in found):
         return None
-    study = [training.load(folder.parent)] if (folder.parent / "runs.csv").exists() else []
-    return costs_table(Assay.joined(map(assay, [*study, *originals.values()])))
+    study = [assay(training.load(folder.parent))] if (folder.parent / "runs.csv").exists() else []
+    return costs_table(Assay.joined([*study, *found]))
 
 
 @evidence.table("curves_{original}", shown=None, each="original in originals")
