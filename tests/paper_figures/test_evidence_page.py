@@ -10,8 +10,9 @@ import pytest
 from layerpipe2.errors import UserError
 from paper_figures import build, style
 from paper_figures.accuracy.assay import Assay
+from paper_figures.accuracy.cells import failures
 from paper_figures.accuracy.early import behind_stash, early
-from paper_figures.accuracy.evidence import decays_above_limit, failures, load, told
+from paper_figures.accuracy.evidence import decays_above_limit, load, told
 from paper_figures.accuracy.longer import fall
 from paper_figures.accuracy.no_history import by_kind, no_history
 from paper_figures.accuracy.tuning import chosen_rates
