@@ -64,7 +64,7 @@ def history_costs(judged: Assay, level: float, where: str) -> Figure:
     names = ordered(judged.rules["strategy"])
     columns = 2 if len(cells) in (2, 4) else min(3, len(cells))
     rows = -(-len(cells) // columns)
-    height = 1.35 + rows * (0.68 + 0.12 * (columns > 2) + 0.155 * (len(names) + 1))
+    height = 1.5 + rows * (0.68 + 0.12 * (columns > 2) + 0.155 * (len(names) + 1))
     figure, axes = style.canvas(height, columns, rows, len(cells), sharey=True)
     marks: set[str] = set()
     for cell, axis in zip(cells, axes.flat, strict=False):
@@ -121,7 +121,7 @@ def _xlabel(cell: dict[str, Any], found: Assay) -> str:
     seeds = found.rules.loc[(found.rules["cell"] == cell["cell"]) & (found.rules["n"] > 0), "n"]
     what = "loss" if cell["unit"] == "nats" else "accuracy"
     return (
-        f"cost ({cell['unit']} of test {what})\nn = {span(seeds)} seeds; margin {amount(cell['margin'], cell['unit'])}"
+        f"cost ({cell['unit']} of test {what})\nn = {span(seeds)} seeds\nmargin {amount(cell['margin'], cell['unit'])}"
     )
 
 
