@@ -94,8 +94,8 @@ def cell_table(tuned: Assay, confirmed: Mapping[str, Records]) -> pd.DataFrame:
                 COSTS["inconsistency"]: f"{row['inconsistency']:+.2f} {row['unit']}{failed(row)}",
                 "a history is": in_place_of_a_verdict(row) or NEEDED,
                 "stash keeps": f"{kept[row['cell']]:.1f} copies",
-                "lose nothing": "; ".join(named(found, Answer.YES)) or "–",
-                "lose": "; ".join(named(found, Answer.NO)) or "–",
+                "lose less than the margin": "; ".join(named(found, Answer.YES)) or "–",
+                "lose more": "; ".join(named(found, Answer.NO)) or "–",
             }
         )
     return pd.DataFrame(rows, dtype=object)

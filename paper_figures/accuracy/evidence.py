@@ -249,9 +249,10 @@ def strategies(tuned: Assay) -> list[str]:
 
 
 @evidence.claim(each="name in strategies")
-def keeps(name: str, tuned: Assay) -> Verdict:
+def keeps(name: str, tuned: Assay, told: Assay) -> Verdict:
     """Judge a strategy over all cells where it can be told."""
-    seeds = tuned.rules.loc[tuned.rules["strategy"] == name, "n"].min()
+    mine = told if name in set(told.rules["strategy"]) else tuned
+    seeds = mine.rules.loc[mine.rules["strategy"] == name, "n"].min()
     question = f"{find_strategy(name).label}: no loss in any cell where it can be told?"
     return Verdict(question, tuned.answer(name), CLAIM, int(seeds))
 
@@ -276,7 +277,8 @@ def shown_losses(found: Assay) -> str:
     answers = {name: found.answer(name) for name in dict.fromkeys(found.rules["strategy"])}
     kept, lost = (listed(named(answers, one) or ["none"]) for one in (Answer.YES, Answer.NO))
     cells = plural(len(found.sensitive.costs), "cell")
-    return f"shown to lose nothing in all of {cells} that tell it: {kept}; shown to lose in at least one: {lost}"
+    less = f"shown to lose less than the margin in all of {cells} that tell it: {kept}"
+    return f"{less}; shown to lose more in at least one: {lost}"
 
 
 @evidence.value
