@@ -117,8 +117,9 @@ def _row(name: str, cell: dict[str, Any], row: dict[str, Any] | None, *, shared:
 
 
 def _xlabel(cell: dict[str, Any], found: Assay) -> str:
-    """What is drawn, its unit, the number of seeds and the margin."""
-    seeds = found.rules.loc[(found.rules["cell"] == cell["cell"]) & (found.rules["n"] > 0), "n"]
+    """What is drawn, its unit, the number of seeds of the bars and the margin."""
+    mine = found.rules[(found.rules["cell"] == cell["cell"]) & (found.rules["n"] > 0)]
+    seeds = mine["n"] if _by_share(found) else mine.loc[mine["lost"] == 0, "n"]
     what = "loss" if cell["unit"] == "nats" else "accuracy"
     return (
         f"cost ({cell['unit']} of test {what})\nn = {span(seeds)} seeds\nmargin {amount(cell['margin'], cell['unit'])}"

@@ -83,6 +83,12 @@ def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _failures(row: Mapping[str, Any]) -> str:
+    """A line of a title that counts failed runs of the latest weights; empty if none failed."""
+    lost = row["diverged_latest"]
+    return f"\n{lost} of {row['seeds']} runs without a history failed at {row['epochs']} epochs" if lost else ""
+
+
 _WORDS = {
     Answer.YES: "shown to be",
     Answer.NO: "shown not to be",
@@ -132,7 +138,12 @@ def draw(longer: dict[str, Any], level: float) -> Figure:
             mean, low, high = np.transpose([cost_ends(row, cost) for row in pair])
             axis.errorbar(x, mean, [mean - low, high - mean], color=colour, marker="o", capsize=2)
             axis.plot(x, [mean[0] / _PART] * 2, color=colour, linestyle=(0, (4, 2)), linewidth=0.8)
-        axis.set(title=pair[0]["cell"], xlabel="epochs", ylabel=f"cost ({pair[0]['unit']})", xticks=x)
+        axis.set(
+            title=f"{pair[0]['cell']}{_failures(pair[1])}",
+            xlabel="epochs",
+            ylabel=f"cost ({pair[0]['unit']})",
+            xticks=x,
+        )
     lines = [style.handle(COSTS[cost], color=colour, marker="o") for cost, colour in _LOOKS.items()]
     third = style.handle("a third of before", color="#444444", linestyle=(0, (4, 2)))
     style.legend(figure, [*lines, third], 3, "What the delay and doing without a history cost in longer runs")

@@ -175,10 +175,11 @@ def _keep_in_sight(axis: Any, gaps: pd.DataFrame) -> None:
 
 def _note(records: Records) -> str:
     runs = records.runs
-    seeds = span(runs[runs["status"] == "completed"].groupby("strategy")["seed"].nunique())
+    counts = runs[runs["status"] == "completed"].groupby("strategy")["seed"].nunique()
+    seeds = "1 seed" if counts.eq(1).all() else f"{span(counts)} seeds"
     lost = int((runs["status"] == "diverged").sum())
     apart = f" {lost} of {len(runs)} runs diverged and are left out." if lost else ""
     return (
-        f"Lines: mean over n = {seeds} seeds of the runs that completed; bands: their range.{apart} The right "
+        f"Lines: mean over n = {seeds} of the runs that completed; bands: their range.{apart} The right "
         f"axis is cut\nto the later half of training. {setting(records.dataset, records.convention)}"
     )
