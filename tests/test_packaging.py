@@ -13,6 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import experiments.field.rows  # noqa: F401  -- committed records have its optimizers
 import layerpipe2
 from layerpipe2.cli import EXTRAS as EXTRA_OF
 from layerpipe2.lab.runs import cell_file
