@@ -45,8 +45,7 @@ def known(
 ) -> dict[str, Any]:
     """What all parts of the report ask for by name; ``originals`` says what the paper's network and data gave."""
     found = {"records": records, "theory": theory, "settings": settings, "regimes": measured, "level": settings.level}
-    found |= {"originals": originals}
-    return {**found, **vars(theory), "networks": records.networks}
+    return {**found, **vars(theory), "networks": records.networks, "originals": originals}
 
 
 @report.value
@@ -85,7 +84,7 @@ def setup(records: Records, settings: ComparisonSettings) -> dict[str, Any]:
         "least_share": percent(settings.least_share or 0.0),
         "interval": f"{100 * (1 - 2 * settings.level):g}",
         "margin": amount(settings.margin, settings.unit),
-        "paper_pair": "resnet18" in records.networks and records.dataset == "cifar100",
+        "paper_pair": original.is_original(records),
     }
 
 

@@ -9,15 +9,7 @@ import pandas as pd
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.designs import CELL
 from layerpipe2.lab.judging.statistics import holm
-from paper_figures.accuracy.assay import (
-    NEEDED,
-    Assay,
-    failed,
-    few,
-    in_place_of_a_verdict,
-    long_name,
-    verdict_table,
-)
+from paper_figures.accuracy.assay import NEEDED, Assay, failed, few, in_place_of_a_verdict, long_name, verdict_table
 from paper_figures.accuracy.evidence import COSTS, evidence, named
 from paper_figures.records import Records
 from paper_figures.text import listed
@@ -29,7 +21,7 @@ LEAST_SHARE = 0.75
 
 @evidence.value
 def shared(confirmed: Mapping[str, Records]) -> Assay | None:
-    """The same cells by the rule of the default study, which was written after these runs; None if none has accuracies.
+    """The same cells by the rule of the default study, written after most of these runs; None if none has accuracies.
 
     Each keeps the margin that its experiment has declared: their searches have one seed, which tells no spread.
     """

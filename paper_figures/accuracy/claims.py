@@ -215,18 +215,20 @@ def _caveat(answer: Answer, found: Assay) -> str:
 
 def costs_sentence(row: Mapping[str, Any]) -> str:
     """What the delay and the inconsistency cost in a cell, and whether a verdict is possible there."""
+    word = in_place_of_a_verdict(row)
+    needs = _needs(row, "to tell it") if word == CANNOT_TELL else ""
+    return f"{row['cell']} {both_costs(row)}: {REASONS.get(word, 'a verdict is possible')}{needs}."
+
+
+def both_costs(row: Mapping[str, Any]) -> str:
+    """``(n = 8 seeds): the delay costs .., doing without a history ..``, with the runs that diverged."""
     lost = "".join(
         f"; {name} diverged in {row[key]} of {row['seeds']} runs"
         for name, key in (("exact stashing", "diverged_stash"), ("the latest weights", "diverged_latest"))
         if row[key]
     )
-    texts = [
-        f"{row['cell']} (n = {row['seeds']} seeds): the delay costs {cost(row, 'delay')}",
-        f"doing without a history {cost(row, 'inconsistency')}{lost}",
-    ]
-    word = in_place_of_a_verdict(row)
-    needs = _needs(row, "to tell it") if word == CANNOT_TELL else ""
-    return f"{', '.join(texts)}: {REASONS.get(word, 'a verdict is possible')}{needs}."
+    delay, history = cost(row, "delay"), cost(row, "inconsistency")
+    return f"(n = {row['seeds']} seeds): the delay costs {delay}, doing without a history {history}{lost}"
 
 
 def _needs(row: Mapping[str, Any], what: str) -> str:

@@ -15,13 +15,7 @@ from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.history_costs import with_scores
 from layerpipe2.strategies import DECAY_RULES, find_strategy
 from paper_figures import records as training
-from paper_figures.accuracy.assay import (
-    Assay,
-    costs_table,
-    long_name,
-    rules_table,
-    verdict_table,
-)
+from paper_figures.accuracy.assay import Assay, costs_table, long_name, rules_table, verdict_table
 from paper_figures.accuracy.history_costs import history_costs
 from paper_figures.accuracy.tuning import chosen_rates
 from paper_figures.field.page import FIELD
@@ -32,19 +26,8 @@ from paper_figures.verdicts import CLAIM, Answer, Verdict
 
 evidence = Page(
     "evidence",
-    *(
-        "original",
-        "cells",
-        "strategies",
-        "common",
-        "longer",
-        "why",
-        "recalled",
-        "start",
-        "plateau",
-        "screening",
-        "method",
-    ),
+    *("original", "cells", "strategies", "common", "longer"),
+    *("why", "recalled", "start", "plateau", "screening", "method"),
 )
 SCREEN = "screen-"
 """What the names of the coarse searches begin with."""

@@ -12,16 +12,17 @@ from matplotlib.figure import Figure
 
 from layerpipe2.lab.judging.comparisons import ComparisonSettings
 from layerpipe2.lab.judging.designs import STASH
+from layerpipe2.lab.judging.outcomes import accuracy_by_group
 from layerpipe2.lab.looks import look, ordered
 from layerpipe2.strategies import find_strategy
 from paper_figures import records as training
 from paper_figures import style
-from paper_figures.accuracy.assay import Assay, costs_table, long_name, rules_table
-from paper_figures.accuracy.claims import cost, reconstruction_keeps_accuracy
+from paper_figures.accuracy.assay import Assay, costs_table, rules_table
+from paper_figures.accuracy.claims import both_costs, reconstruction_keeps_accuracy
 from paper_figures.accuracy.evidence import assay, evidence
-from paper_figures.accuracy.runs import gaps_to_stash
+from paper_figures.accuracy.runs import draw_mean_and_range, gaps_to_stash
 from paper_figures.records import RUN, Records
-from paper_figures.text import setting, span
+from paper_figures.text import dataset_label, network_label, optimizer_label, setting, span
 from paper_figures.verdicts import Verdict
 
 NETWORK, DATASET = "resnet18", "cifar100"
@@ -33,17 +34,22 @@ def is_original(records: Records) -> bool:
     return records.dataset == DATASET and NETWORK in records.networks
 
 
-def verdict(records: Records) -> Verdict:
+def verdict(records: Records, judged: Assay) -> Verdict:
     """Claim C6, asked of these runs by the margins of their experiment."""
-    found: Verdict = reconstruction_keeps_accuracy(assay(records), ComparisonSettings.of(records.experiment))
+    found: Verdict = reconstruction_keeps_accuracy(judged, ComparisonSettings.of(records.experiment))
     return found
 
 
+def trained(records: Records) -> str:
+    """``ResNet-18, width 16, CIFAR-100, momentum 0.9``."""
+    run = records.runs.iloc[0]
+    width, optimizer = records.experiment["width"], optimizer_label(run["optimizer"], run["momentum"])
+    return f"{network_label(NETWORK)}, width {width}, {dataset_label(DATASET)}, {optimizer}"
+
+
 def title(records: Records) -> str:
-    """``ResNet-18, width 16, CIFAR-100, momentum 0.9, 10 stages``: its deepest pipeline."""
-    cell = records.runs.loc[records.runs["num_stages"].idxmax()].to_dict()
-    network, rest = long_name(cell).split(", ", 1)
-    return f"{network}, width {records.experiment['width']}, {rest}"
+    """:func:`trained`, and its deepest pipeline: ``.., 10 stages``."""
+    return f"{trained(records)}, {records.runs['num_stages'].max()} stages"
 
 
 def answers(results: Path) -> list[str]:
@@ -53,20 +59,15 @@ def answers(results: Path) -> list[str]:
         UserError: if its tables are broken.
     """
     every = (training.load(path) for path in sorted((results / "evidence").glob("evidence-resnet18*/tables")))
-    shown = [one for one in every if one.experiment["published"] and is_original(one)]
-    return [_answer(one) for one in shown if len(assay(one).costs)]
+    shown = [(one, assay(one)) for one in every if one.experiment["published"] and is_original(one)]
+    return [_answer(one, judged) for one, judged in shown if len(judged.costs)]
 
 
-def _answer(records: Records) -> str:
-    costs = assay(records).costs.to_dict("records")
-    said = "; ".join(
-        f"{row['num_stages']} stages (n = {row['seeds']} seeds): the delay costs {cost(row, 'delay')}, doing without a "
-        f"history {cost(row, 'inconsistency')}"
-        for row in costs
-    )
+def _answer(records: Records, judged: Assay) -> str:
+    said = "; ".join(f"{row['num_stages']} stages {both_costs(row)}" for row in judged.costs.to_dict("records"))
     done, planned = records.experiment["finished"], records.experiment["planned"]
     so_far = f" So far {done} of {planned} runs are done." if done < planned else ""
-    return f"{title(records).rsplit(', ', 1)[0]}, {said}. C6 there: {verdict(records).word_and_caveat}.{so_far}"
+    return f"{trained(records)}, {said}. C6 there: {verdict(records, judged).word_and_caveat}.{so_far}"
 
 
 @evidence.value
@@ -77,40 +78,46 @@ def originals(confirmed: Mapping[str, Records]) -> dict[str, Records]:
 
 @evidence.value
 def asked(originals: Mapping[str, Records]) -> dict[str, dict[str, Any]]:
-    """What the page says of each: title, setting, verdict on C6, costs and strategies."""
+    """What is said of each: title, plan, accuracies, its cells (``judged``), verdict on C6, and strategies."""
+    return {name: _asked(one, assay(one)) for name, one in originals.items()}
+
+
+def _asked(records: Records, judged: Assay) -> dict[str, Any]:
     return {
-        name: {
-            "title": title(one),
-            "verdict": verdict(one),
-            "plan": one.experiment,
-            "reached": reached(one),
-            "rules": rules_table(assay(one)),
-        }
-        for name, one in originals.items()
+        "title": title(records),
+        "plan": records.experiment,
+        "reached": reached(records),
+        "judged": judged,
+        "verdict": verdict(records, judged),
+        "rules": rules_table(judged),
     }
 
 
 def reached(records: Records) -> pd.DataFrame:
     """A row per number of stages and strategy, for readers: its rate, mean test accuracy with its range, and n."""
-    rows = []
-    for (stages, name), runs in records.runs.groupby(["num_stages", "strategy"]):
-        done = 100 * runs.loc[runs["status"] == "completed", "test_accuracy"]
-        found = f"{done.mean():.2f} [{done.min():.2f}, {done.max():.2f}]" if len(done) else "–"
-        rows.append(
-            {"stages": stages, "strategy": name, "learning rate": f"{runs['lr'].iloc[0]:.3g}"}
-            | {"test accuracy, mean and range (%)": found, "n": len(done), "diverged": len(runs) - len(done)}
-        )
-    table = records.sorted(pd.DataFrame(rows, dtype=object))
-    return table.assign(strategy=[find_strategy(name).label for name in table["strategy"]])
+    runs = records.runs.rename(columns={"num_stages": "stages"})
+    table = records.sorted(accuracy_by_group(runs, ["stages", "strategy", "lr"]).reset_index())
+    rows = [
+        {
+            "stages": r.stages,
+            "strategy": find_strategy(r.strategy).label,
+            "learning rate": f"{r.lr:.3g}",
+            "test accuracy, mean and range (%)": f"{r.mean_:.2f} [{r.min:.2f}, {r.max:.2f}]" if r.n else "–",
+            "n": r.n,
+            "diverged": r.diverged,
+        }
+        for r in table.rename(columns={"mean": "mean_"}).itertuples()
+    ]
+    return pd.DataFrame(rows, dtype=object)
 
 
 @evidence.value
-def beside(originals: Mapping[str, Records], folder: Path) -> pd.DataFrame | None:
+def beside(asked: Mapping[str, Mapping[str, Any]], folder: Path) -> pd.DataFrame | None:
     """What the delay and no history cost there, below the cells of the default study, if that has been collected.
 
     None if none of these experiments has costs.
     """
-    found = [assay(one) for one in originals.values()]
+    found = [one["judged"] for one in asked.values()]
     if not any(len(one.costs) for one in found):
         return None
     study = [assay(training.load(folder.parent))] if (folder.parent / "runs.csv").exists() else []
@@ -159,10 +166,7 @@ def _lines(axis: Any, table: pd.DataFrame, value: str) -> None:
     """A line per strategy with the range of its completed runs."""
     done = table[table["status"] == "completed"]
     for name in ordered(done["strategy"]):
-        found = done[done["strategy"] == name].groupby("epoch")[value].agg(["mean", "min", "max"])
-        looks = look(name)
-        axis.fill_between(found.index, found["min"], found["max"], color=looks.colour, alpha=0.15, linewidth=0)
-        axis.plot(found.index, found["mean"], color=looks.colour, linestyle=looks.dash)
+        draw_mean_and_range(axis, done[done["strategy"] == name], value, name)
 
 
 def _keep_in_sight(axis: Any, gaps: pd.DataFrame) -> None:

@@ -93,12 +93,21 @@ def gaps_to_stash(records: Records, network: str) -> pd.DataFrame:
     return found.assign(gap=gap, epoch=found["epoch"] + 1)[["num_stages", "strategy", "seed", "status", "epoch", "gap"]]
 
 
+def draw_mean_and_range(axis: Any, done: pd.DataFrame, value: str, strategy: str) -> None:
+    """Draw the mean of a strategy's runs along training, and their range as a band.
+
+    Args:
+        done: columns ``epoch`` and ``value``; a row per completed run and epoch.
+    """
+    looks, found = look(strategy), done.groupby("epoch")[value].agg(["mean", "min", "max"])
+    axis.fill_between(found.index, found["min"], found["max"], color=looks.colour, alpha=0.15, linewidth=0)
+    axis.plot(found.index, found["mean"], color=looks.colour, linestyle=looks.dash)
+
+
 def _draw_gap(axis: Any, gaps: pd.DataFrame, strategy: str) -> None:
     looks = look(strategy)
     axis.axhline(0, color=look(STASH).colour, linewidth=1, zorder=1)
-    done = gaps[gaps["status"] == "completed"].groupby("epoch")["gap"].agg(["mean", "min", "max"])
-    axis.fill_between(done.index, done["min"], done["max"], color=looks.colour, alpha=0.15, linewidth=0)
-    axis.plot(done.index, done["mean"], color=looks.colour, linestyle=looks.dash)
+    draw_mean_and_range(axis, gaps[gaps["status"] == "completed"], "gap", strategy)
     for _, run in gaps[gaps["status"] == "diverged"].groupby("seed"):
         finite = run[run["gap"].notna()].sort_values("epoch")
         axis.plot(finite["epoch"].tail(1), finite["gap"].tail(1), **_CROSS, color=looks.colour)
